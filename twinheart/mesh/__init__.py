@@ -1,0 +1,5 @@
+"""Meshes: data, files, generators, quality and repair."""
+
+from twinheart.mesh.core import TetMesh, TriMesh
+
+__all__ = ["TetMesh", "TriMesh"]
