@@ -1,0 +1,40 @@
+"""Settings shared by all tests: threads, headless pictures, real data, GPU skips."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:
+    # Every worker would otherwise start a thread pool as wide as the machine. Read by XLA and
+    # the BLAS libraries when they are first loaded, so it must be set before any test imports them.
+    _THREADS = str(max(1, (os.cpu_count() or 1) // _WORKERS))
+    for _name in ("PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_name, _THREADS)
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("PYVISTA_OFF_SCREEN", "true")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of real data: `$TWINHEART_DATA`, else `../shared/data`; skips where it is absent."""
+    folder = Path(os.environ.get("TWINHEART_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real data not found at {folder}: set TWINHEART_DATA to its folder")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where jax sees none; jax is asked only if such a test was chosen."""
+    chosen = [item for item in items if item.get_closest_marker("gpu")]
+    if not chosen:
+        return
+    import jax
+
+    if jax.default_backend() != "gpu":
+        skip = pytest.mark.skip(reason=f"jax runs on '{jax.default_backend()}', no GPU found")
+        for item in chosen:
+            item.add_marker(skip)
