@@ -1,0 +1,106 @@
+"""Time stepping of cell models: Rush-Larsen for gates, forward Euler for everything else."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from twinheart.cell.model import AbstractCellModel, Gate, State
+
+
+def relaxed_fraction(x: jax.Array) -> jax.Array:
+    r"""Fraction :math:`1 - e^{-x}` of the way to steady state covered in `x` time constants.
+
+    A polynomial on an eighth of `x`, then three doublings
+    :math:`\varphi(2y) = \varphi(y)(2 - \varphi(y))`. It needs neither an exponential nor a division, which makes it
+    about twice as cheap as ``-expm1(-x)``, and unlike ``1 - exp(-x)`` it does not cancel for slow gates (x about
+    1e-5), where float32 would lose three digits. Always within [0, 1] and increasing; the
+    relative error is below 1e-6 for x < 1 and the absolute error below 3e-5 anywhere.
+    """
+    y = jnp.minimum(x, 16.0) * 0.125
+    phi = y * (1.0 + y * (-1 / 2 + y * (1 / 6 + y * (-1 / 24 + y * (1 / 120)))))
+    for _ in range(3):
+        phi = phi * (2.0 - phi)
+    return phi
+
+
+def step(
+    model: AbstractCellModel,
+    vm: Float[jax.Array, "*node"],
+    state: State,
+    dt: Any,
+    i_stim: Any = 0.0,
+) -> tuple[Float[jax.Array, "*node"], State]:
+    r"""One time step of the state at the voltage of its start.
+
+    Gates follow Rush and Larsen, :math:`x \leftarrow x + (x_\infty - x)(1 - e^{-\Delta t/\tau})`,
+    exact at constant voltage and therefore stable for any `dt`; all other variables follow
+    forward Euler. The caller advances the voltage: ``vm + dt * (i_stim - i_ion + ...)``.
+
+    Parameters
+    ----------
+    model : AbstractCellModel
+        The cell model; its parameters are scalars or (node,) arrays.
+    vm : (node,) array
+        Transmembrane voltage [mV].
+    state : tuple of (node,) arrays
+        State in the order of ``model.state_names``.
+    dt : float
+        Time step [ms].
+    i_stim : (node,) array or float
+        Stimulus [A/F], positive depolarises; see `AbstractCellModel.rates`.
+
+    Returns
+    -------
+    i_ion : (node,) array
+        Ionic current at the start of the step [A/F], outward positive.
+    state : tuple of (node,) arrays
+        State `dt` later.
+
+    References
+    ----------
+    Rush and Larsen 1978, doi:10.1109/TBME.1978.326270.
+
+    Examples
+    --------
+    >>> from twinheart.cell import get_model
+    >>> from twinheart.cell.gates import step
+    >>> model = get_model("mitchell-schaeffer")
+    >>> i_ion, state = step(model, model.initial_vm(), model.initial_state(), 0.02)
+    >>> len(state) == len(model.state_names)
+    True
+    """
+    i_ion, rates = model.rates(vm, state, i_stim)
+    return i_ion, tuple(
+        x + (r.steady - x) * relaxed_fraction(dt * r.rate) if isinstance(r, Gate) else x + dt * r
+        for x, r in zip(state, rates, strict=True)
+    )
+
+
+def derivative(
+    model: AbstractCellModel,
+    vm: Float[jax.Array, "*node"],
+    state: State,
+    i_stim: Any = 0.0,
+) -> tuple[Float[jax.Array, "*node"], State]:
+    """Time derivatives of voltage and state, from the same equations as `step`.
+
+    Parameters
+    ----------
+    model, vm, state, i_stim
+        As in `step`.
+
+    Returns
+    -------
+    dvm : (node,) array
+        Rate of change of the voltage of an isolated cell [mV/ms].
+    dstate : tuple of (node,) arrays
+        Rate of change of the state [per ms].
+    """
+    i_ion, rates = model.rates(vm, state, i_stim)
+    dstate = tuple(
+        r.rate * (r.steady - x) if isinstance(r, Gate) else r
+        for x, r in zip(state, rates, strict=True)
+    )
+    return i_stim - i_ion, dstate

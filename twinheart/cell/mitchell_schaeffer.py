@@ -1,0 +1,77 @@
+"""Mitchell and Schaeffer 2003: two variables, four time constants."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from twinheart.cell.model import AbstractCellModel, Gate, parameter
+
+
+class MitchellSchaeffer(AbstractCellModel):
+    r"""Two-current model of the ventricular action potential.
+
+    .. math::
+        \dot v = \frac{h\,v^2(1 - v)}{\tau_{in}} - \frac{v}{\tau_{out}}, \qquad
+        \dot h = \begin{cases} (1 - h)/\tau_{open} & v < v_{gate} \\
+                               -h/\tau_{close} & \text{otherwise} \end{cases}
+
+    with :math:`v \in [0, 1]` mapped affinely to millivolt, ``vm = v_rest + v (v_peak - v_rest)``,
+    so that the ionic current is ``i_ion = -(v_peak - v_rest) dv/dt`` in A/F (= mV/ms).
+
+    Parameters
+    ----------
+    tau_in, tau_out, tau_open, tau_close : float or (node,) array
+        Time constants [ms] of the inward and outward current and of the gate.
+    v_gate : float or (node,) array
+        Threshold of the gate, dimensionless.
+    v_rest, v_peak : float or (node,) array
+        Voltages of v = 0 and v = 1 [mV].
+
+    References
+    ----------
+    Mitchell and Schaeffer 2003, doi:10.1016/S0092-8240(03)00041-7.
+
+    Examples
+    --------
+    >>> from twinheart.cell import MitchellSchaeffer
+    >>> MitchellSchaeffer(tau_close=120.0).tau_close.item()
+    120.0
+    """
+
+    name: ClassVar[str] = "mitchell-schaeffer"
+    state_names: ClassVar[tuple[str, ...]] = ("h",)
+    reference: ClassVar[str] = "doi:10.1016/S0092-8240(03)00041-7"
+
+    tau_in: jax.Array = parameter(0.3)
+    tau_out: jax.Array = parameter(6.0)
+    tau_open: jax.Array = parameter(120.0)
+    tau_close: jax.Array = parameter(150.0)
+    v_gate: jax.Array = parameter(0.13)
+    v_rest: jax.Array = parameter(-85.0)
+    v_peak: jax.Array = parameter(40.0)
+
+    def initial_vm(self):
+        """Rest, v = 0 [mV]."""
+        return self.v_rest
+
+    def initial_state(self):
+        """Gate fully open."""
+        return (jnp.ones_like(self.v_rest),)
+
+    def rates(self, vm, state, i_stim=0.0):
+        """Ionic current [A/F] and the gate; see `AbstractCellModel.rates`."""
+        (h,) = state
+        v = (vm - self.v_rest) / (self.v_peak - self.v_rest)
+        inward = h * v**2 * (1 - v) / self.tau_in
+        outward = v / self.tau_out
+        is_open = v < self.v_gate
+        gate = Gate(
+            steady=jnp.where(is_open, 1.0, jnp.zeros_like(h)),
+            rate=jnp.where(is_open, 1 / self.tau_open, 1 / self.tau_close),
+        )
+        return (outward - inward) * (self.v_peak - self.v_rest), (gate,)
+
+    def physical(self, state):
+        """The gate, dimensionless."""
+        return {"h": (state[0], "1")}

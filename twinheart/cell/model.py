@@ -1,0 +1,125 @@
+"""The interface of an ionic cell model: what every model offers to pacing, tissue and calibration."""
+
+import abc
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from twinheart.errors import ModelError
+
+
+class Gate(NamedTuple):
+    """A state variable that relaxes: ``dx/dt = rate * (steady - x)``.
+
+    Attributes
+    ----------
+    steady : array
+        Value reached at constant voltage, dimensionless.
+    rate : array
+        Inverse time constant [1/ms]. The inverse is kept because most published time constants
+        are products of sigmoids, whose inverse needs no division.
+    """
+
+    steady: jax.Array
+    rate: jax.Array
+
+
+Rates = tuple[Gate | jax.Array, ...]
+State = tuple[jax.Array, ...]
+
+
+def as_parameter(value) -> jax.Array:
+    """An array leaf: floats become arrays of the default precision, arrays keep their own.
+
+    The dtype is given because ``jnp.asarray(0.3)`` alone is weakly typed, and a jitted function
+    would be compiled once more when the parameter is later replaced by a computed array.
+    """
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
+        return jnp.asarray(value, dtype=dtype)
+    return jnp.asarray(value, dtype=float)
+
+
+def parameter(default: float) -> Any:
+    """Field of a cell model that holds a physical number and can be differentiated."""
+    return eqx.field(default=default, converter=as_parameter)
+
+
+class AbstractCellModel(eqx.Module):
+    """Ionic model of one cell (or of one cell per node: everything is elementwise).
+
+    The transmembrane voltage is not part of the state; it belongs to the tissue. A state is a
+    tuple of arrays in the order of `state_names`; parameters are array leaves, scalars or one
+    value per node.
+
+    Attributes
+    ----------
+    name : str
+        Name that `twinheart.cell.get_model` understands.
+    state_names : tuple of str
+        Names of the state variables, without the voltage.
+    reference : str
+        DOI of the paper the equations come from.
+    """
+
+    name: eqx.AbstractVar[str]
+    state_names: eqx.AbstractVar[tuple[str, ...]]
+    reference: eqx.AbstractVar[str]
+
+    @abc.abstractmethod
+    def initial_vm(self) -> jax.Array:
+        """Transmembrane voltage at the start [mV], a scalar."""
+
+    @abc.abstractmethod
+    def initial_state(self) -> State:
+        """State at the start, one scalar per entry of `state_names`."""
+
+    @abc.abstractmethod
+    def rates(
+        self, vm: Float[jax.Array, "*node"], state: State, i_stim: Any = 0.0
+    ) -> tuple[Float[jax.Array, "*node"], Rates]:
+        """Ionic current and the law of every state variable.
+
+        Parameters
+        ----------
+        vm : (node,) array
+            Transmembrane voltage [mV]; any shape.
+        state : tuple of (node,) arrays
+            State, same shape.
+        i_stim : (node,) array or float
+            Stimulus current [A/F], positive depolarises; it matters only to models that book its
+            charge on an ion, and it is not part of the returned current.
+
+        Returns
+        -------
+        i_ion : (node,) array
+            Total ionic current [A/F], outward positive, without the stimulus.
+        rates : tuple
+            For each state variable a `Gate`, or its time derivative [its unit per ms].
+        """
+
+    @abc.abstractmethod
+    def physical(self, state: State) -> dict[str, tuple[jax.Array, str]]:
+        """State as ``{name: (value, unit)}`` in physical units, whatever is stored inside."""
+
+
+def check_parameters(model: type, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse a parameter the model does not have, naming the nearest one.
+
+    Raises
+    ------
+    ModelError
+        If a name in `given` is not in `known`.
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ModelError(
+                f"{model.__name__} has no parameter {name!r}; the nearest is {near!r}. "
+                f"Known: {', '.join(known)}."
+            )
