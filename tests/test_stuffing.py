@@ -1,0 +1,142 @@
+"""Isosurface stuffing: angles, topology, volume, conformity, and bad requests."""
+
+import numpy as np
+import pytest
+
+from twinheart.errors import MeshError
+from twinheart.mesh.stuffing import stuff
+
+LOCAL_FACES = np.array([(1, 2, 3), (0, 3, 2), (0, 1, 3), (0, 2, 1)])
+# Bounds of Labelle & Shewchuk (2007) for the warp thresholds used.
+MIN_DIHEDRAL, MAX_DIHEDRAL = 10.7, 164.8
+
+
+def _ball(radius, centre=(0.12, -0.31, 0.05)):
+    return lambda x: np.linalg.norm(x - np.asarray(centre), axis=1) - radius
+
+
+def _box(radius):
+    return ([-radius] * 3, [radius] * 3)
+
+
+def _volumes(mesh):
+    corners = mesh.points[mesh.tets]
+    return np.linalg.det(corners[:, 1:] - corners[:, :1]) / 6
+
+
+def _dihedral_angles(mesh):
+    corners = mesh.points[mesh.tets]
+    normals = np.stack(
+        [
+            np.cross(corners[:, b] - corners[:, a], corners[:, c] - corners[:, a])
+            for a, b, c in LOCAL_FACES
+        ],
+        axis=1,
+    )
+    normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+    first, second = np.triu_indices(4, 1)
+    cosine = -np.einsum("tei,tei->te", normals[:, first], normals[:, second])
+    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def _boundary(mesh):
+    """Boundary triangles; fails if the mesh does not conform."""
+    faces = np.sort(mesh.tets[:, LOCAL_FACES].reshape(-1, 3), axis=1)
+    unique, counts = np.unique(faces, axis=0, return_counts=True)
+    assert counts.max() == 2
+    return unique[counts == 1]
+
+
+def _topology(mesh):
+    """Euler number, number of non-manifold edges and of components of the boundary."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    triangles = _boundary(mesh)
+    pairs = np.sort(triangles[:, [(0, 1), (1, 2), (0, 2)]].reshape(-1, 2), axis=1)
+    edges, counts = np.unique(pairs, axis=0, return_counts=True)
+    nodes = np.unique(triangles)
+    graph = coo_matrix((np.ones(len(edges)), edges.T), shape=(mesh.n_nodes, mesh.n_nodes))
+    labels = connected_components(graph, directed=False)[1]
+    euler = len(nodes) - len(edges) + len(triangles)
+    return euler, int((counts != 2).sum()), len(np.unique(labels[nodes]))
+
+
+def _torus(x):
+    ring = np.hypot(x[:, 0], x[:, 1]) - 8.0
+    return np.hypot(ring, x[:, 2]) - 3.1
+
+
+@pytest.mark.parametrize(
+    ("distance", "topology"),
+    [
+        (_ball(9.7), (2, 0, 1)),
+        (lambda x: np.abs(_ball(8.0)(x)) - 1.9, (4, 0, 2)),
+        (_torus, (0, 0, 1)),
+        # A wavy surface of a function that is no distance: every stencil, steep and shallow cuts.
+        (lambda x: (x**2).sum(axis=1) - 80 + 9 * np.sin(x).prod(axis=1), (2, 0, 1)),
+    ],
+    ids=["ball", "shell", "torus", "wavy"],
+)
+@pytest.mark.parametrize("edge", [1.3, 0.8])
+def test_mesh_conforms_with_bounded_angles_and_right_topology(distance, topology, edge):
+    mesh = stuff(distance, _box(12.0), edge)
+    assert (_volumes(mesh) > 0).all()
+    angles = _dihedral_angles(mesh)
+    assert angles.min() > MIN_DIHEDRAL
+    assert angles.max() < MAX_DIHEDRAL
+    assert _topology(mesh) == topology
+    assert len(np.unique(mesh.tets)) == mesh.n_nodes
+
+
+def test_boundary_nodes_lie_on_the_surface():
+    mesh = stuff(_ball(9.7), _box(10.0), 1.0)
+    on_surface = np.unique(_boundary(mesh))
+    assert np.abs(_ball(9.7)(mesh.points[on_surface])).max() < 1e-9
+
+
+def test_volume_converges_with_order_two():
+    edges = np.array([2.0, 1.0, 0.5])
+    exact = 4 / 3 * np.pi * 9.7**3
+    error = [abs(_volumes(stuff(_ball(9.7), _box(10.0), edge)).sum() / exact - 1) for edge in edges]
+    slope = np.polyfit(np.log(edges), np.log(error), 1)[0]
+    assert abs(slope - 2) < 0.1
+    assert error[-1] < 1e-3
+
+
+def test_mean_edge_is_the_one_asked_for():
+    mesh = stuff(_ball(20.0), _box(21.0), 1.5)
+    pairs = np.sort(mesh.tets[:, np.transpose(np.triu_indices(4, 1))].reshape(-1, 2), axis=1)
+    pairs = np.unique(pairs, axis=0)
+    length = np.linalg.norm(mesh.points[pairs[:, 0]] - mesh.points[pairs[:, 1]], axis=1)
+    assert length.mean() == pytest.approx(1.5, rel=0.03)
+
+
+def test_surface_through_lattice_nodes_leaves_no_flat_element():
+    # Planes through lattice nodes: zeros of the function are met exactly.
+    mesh = stuff(lambda x: np.abs(x).max(axis=1) - 6.0, _box(6.0), 12 * 0.923 / 8)
+    assert _dihedral_angles(mesh).min() > MIN_DIHEDRAL
+    assert _topology(mesh) == (2, 0, 1)
+
+
+def test_same_request_gives_the_same_mesh_bit_for_bit():
+    first, second = (stuff(_ball(9.7), _box(10.0), 1.7) for _ in range(2))
+    np.testing.assert_array_equal(first.points, second.points)
+    np.testing.assert_array_equal(first.tets, second.tets)
+
+
+@pytest.mark.parametrize(
+    ("distance", "bounds", "edge", "message"),
+    [
+        (_ball(9.0), _box(5.0), 1.0, "reaches the edge of its box"),
+        (_ball(-1.0), _box(5.0), 1.0, "nowhere negative"),
+        (lambda x: np.full(len(x), np.nan), _box(5.0), 1.0, "not finite"),
+        (_ball(3.0), _box(5.0), -1.0, "positive length"),
+        (_ball(3.0), _box(5.0), 1e-3, "take a larger edge"),
+        (_ball(3.0), ([5.0] * 3, [-5.0] * 3), 1.0, "enclose no volume"),
+        (_ball(3.0), [1.0, 2.0], 1.0, "two finite corners"),
+    ],
+)
+def test_impossible_requests_are_refused(distance, bounds, edge, message):
+    with pytest.raises(MeshError, match=message):
+        stuff(distance, bounds, edge)
