@@ -1,0 +1,166 @@
+"""From a checked case to the objects of the library: heart, twin and stimuli."""
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from twinheart.cli.case import Case, ConductionSection
+from twinheart.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from twinheart.anatomy import Heart
+    from twinheart.cell import AbstractCellModel
+    from twinheart.ecg import Electrodes
+    from twinheart.tissue import Conductivities, Stimulus, Velocities
+    from twinheart.twin import Twin
+
+_SIGMAS = ("sigma_il", "sigma_it", "sigma_el", "sigma_et")
+
+
+def build_heart(case: Case) -> "Heart":
+    """Load the heart of a case, refine it and set its fibres as the case says.
+
+    Parameters
+    ----------
+    case : Case
+        A checked case.
+
+    Returns
+    -------
+    Heart
+        Mesh in mm.
+    """
+    from twinheart.anatomy import Heart, demo_heart, load_heart
+    from twinheart.mesh.refine import refine_to
+
+    section = case.heart
+    if section.file == "demo":
+        heart = demo_heart()
+    else:
+        heart = load_heart(section.file, length_unit=section.length_unit)
+    if section.fibres is not None:
+        direction = np.asarray(section.fibres)
+        length = np.linalg.norm(direction)
+        if length == 0:
+            raise InputError("heart.fibres is [0, 0, 0], expected a direction.")
+        f0 = np.tile(direction / length, (heart.mesh.n_tets, 1))
+        heart = Heart(heart.mesh, f0=f0, regions=heart.regions)
+    if section.max_edge is not None:
+        # The children of a tetrahedron follow each other and take its fibre and its tag.
+        mesh = refine_to(heart.mesh, section.max_edge)
+        many = mesh.n_tets // heart.mesh.n_tets
+        f0, s0 = (None if v is None else np.repeat(v, many, axis=0) for v in (heart.f0, heart.s0))
+        heart = Heart(mesh, f0=f0, s0=s0, regions=np.repeat(heart.regions, many))
+    return heart
+
+
+def build_twin(case: Case, heart: "Heart") -> "Twin":
+    """Twin of a case: cells and conduction by region, electrodes.
+
+    Parameters
+    ----------
+    case : Case
+        A checked case.
+    heart : Heart
+        What `build_heart` made of it.
+
+    Returns
+    -------
+    Twin
+        Ready for `simulate`.
+
+    Raises
+    ------
+    ModelError
+        If a region of the case does not occur in the heart, or a name is unknown.
+    """
+    from twinheart.twin import Twin
+
+    return Twin(
+        heart,
+        cell=_cells(case, heart),
+        conductivity=_conduction(case.conduction, heart),
+        electrodes=_electrodes(case, heart),
+    )
+
+
+def build_stimuli(case: Case) -> list["Stimulus"]:
+    """Stimuli of a case; one at the apex at 0 ms where it names none."""
+    from twinheart.cli.case import StimulusSection
+    from twinheart.tissue import pace
+
+    return [
+        pace(
+            stimulus.where,
+            start=stimulus.start,
+            duration=stimulus.duration,
+            amplitude=stimulus.amplitude,
+            period=stimulus.period,
+            count=stimulus.count,
+        )
+        for stimulus in case.stimuli or [StimulusSection()]
+    ]
+
+
+def _check_tags(kind: str, tags: list[int], heart: "Heart") -> None:
+    known = np.unique(heart.regions).tolist()
+    for tag in tags:
+        if tag not in known:
+            raise ModelError(
+                f"{kind}.regions names tag {tag}, but the heart has only the tags {known}."
+            )
+
+
+def _cells(case: Case, heart: "Heart") -> "AbstractCellModel | dict[int, AbstractCellModel]":
+    from twinheart.cell import get_model
+
+    section = case.cells
+    base = get_model(section.model, **section.parameters)
+    if not section.regions:
+        return base
+    _check_tags("cells", [region.tag for region in section.regions], heart)
+    cells = dict.fromkeys(np.unique(heart.regions).tolist(), base)
+    for region in section.regions:
+        cells[region.tag] = get_model(region.model, **region.parameters)
+    return cells
+
+
+def _conduction(section: ConductionSection, heart: "Heart") -> Any:
+    whole = section.model_dump(exclude={"regions", "mode"})
+    if not section.regions:
+        return _tissue(section.mode, whole)
+    _check_tags("conduction", [region.tag for region in section.regions], heart)
+    tissues = dict.fromkeys(np.unique(heart.regions).tolist(), _tissue(section.mode, whole))
+    for region in section.regions:
+        own = region.model_dump(exclude={"tag"}, exclude_none=True)
+        tissues[region.tag] = _tissue(section.mode, {**whole, **own})
+    return tissues
+
+
+def _tissue(mode: str, values: dict[str, Any]) -> "Conductivities | Velocities":
+    from twinheart.tissue import NAMED_SETS, Conductivities, Velocities
+
+    name = values["conductivities"]
+    if name not in NAMED_SETS:
+        near = difflib.get_close_matches(name, NAMED_SETS, n=1, cutoff=0.0)[0]
+        raise ModelError(
+            f"unknown set of conductivities '{name}'; the nearest is '{near}'. Known: "
+            f"{', '.join(NAMED_SETS)}."
+        )
+    base = NAMED_SETS[name]
+    sigmas = [getattr(base, name) if values[name] is None else values[name] for name in _SIGMAS]
+    physical = Conductivities(*sigmas, chi=base.chi, cm=base.cm)
+    if mode == "conductivities":
+        return physical
+    return Velocities(values["cv_l"], values["cv_t"], values["cv_n"], physical=physical)
+
+
+def _electrodes(case: Case, heart: "Heart") -> "Electrodes | None":
+    from twinheart.ecg import read_electrodes, standard_12_lead
+
+    where = case.ecg.electrodes
+    if where == "none":
+        return None
+    return standard_12_lead(heart) if where == "standard" else read_electrodes(Path(where))

@@ -1,0 +1,219 @@
+"""Run a case: simulate, write every result, sum it up."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from twinheart.cli.build import build_heart, build_stimuli, build_twin
+from twinheart.cli.case import Case
+from twinheart.cli.case_text import case_toml
+from twinheart.cli.terminal import plain, progress
+from twinheart.errors import OutputError
+
+if TYPE_CHECKING:
+    from twinheart.ecg import Ecg
+    from twinheart.twin import Beat, Twin
+
+CHECKPOINT = "checkpoint.h5"
+
+
+class Interrupted(Exception):
+    """Ctrl-C during a simulation; the text says how to go on."""
+
+
+def run_case(case: Case, folder: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Simulate a case, write its results into a folder and return the summary.
+
+    Parameters
+    ----------
+    case : Case
+        A checked case.
+    folder : Path
+        Where results go; made if absent.
+    resume : bool
+        Go on from the checkpoint in `folder`.
+
+    Returns
+    -------
+    dict
+        What `twinheart simulate --json` prints.
+
+    Raises
+    ------
+    TwinheartError
+        If the case does not fit the heart, the solution breaks down or nothing can be written.
+    Interrupted
+        After Ctrl-C; the checkpoint stays in `folder`.
+    """
+    folder = make_folder(folder)
+    start = time.perf_counter()
+    heart = build_heart(case)
+    twin = build_twin(case, heart)
+    stimuli = build_stimuli(case)
+    beat = _simulate(case, twin, stimuli, folder, resume=resume)
+    files = write_results(case, twin, beat, folder)
+    summary = summarise(beat) | {"wall_s": time.perf_counter() - start}
+    if case.output.report:
+        files += _report(case, twin, beat, folder)
+    files.append(folder / "summary.json")
+    summary |= {"files": [str(path) for path in files], "result": beat.result}
+    write_text(folder / "summary.json", json.dumps(plain(summary), indent=1) + "\n")
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return summary
+
+
+def make_folder(folder: Path) -> Path:
+    """Make the folder for results and check that it can be written to, before the long work.
+
+    Raises
+    ------
+    OutputError
+        If it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".twinheart-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot write results there: {error.strerror}.") from None
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; no partial file stays.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}.") from None
+
+
+def _simulate(case: Case, twin: "Twin", stimuli: list, folder: Path, *, resume: bool) -> "Beat":
+    from twinheart.twin import simulate
+
+    every = case.output.snapshot_every
+    done = 0.0
+    try:
+        with progress("simulating") as show:
+
+            def report(t: float, t_end: float) -> None:
+                nonlocal done
+                done = t
+                show(t, t_end)
+
+            return simulate(
+                twin,
+                stimuli,
+                t_end=case.simulation.t_end,
+                dt=case.simulation.dt,
+                scheme=case.simulation.scheme,
+                snapshots=folder / "vm.h5" if every else None,
+                snapshot_every=every or 5.0,
+                checkpoint=folder / CHECKPOINT,
+                resume=resume,
+                progress=report,
+            )
+    except KeyboardInterrupt:
+        kept = folder / CHECKPOINT
+        how = (
+            f"the checkpoint is {kept}: run the same command with --resume to go on"
+            if kept.exists()
+            else "before the first checkpoint; nothing to resume from"
+        )
+        raise Interrupted(f"interrupted at {done:.1f} ms; {how}") from None
+
+
+def write_results(case: Case, twin: "Twin", beat: "Beat", folder: Path) -> list[Path]:
+    """Write maps, ECG and the case as run; the frames are already there.
+
+    Parameters
+    ----------
+    case : Case
+        The case as run.
+    twin : Twin
+        Its heart carries the maps.
+    beat : Beat
+        The results.
+    folder : Path
+        Where to write.
+
+    Returns
+    -------
+    list of Path
+        All files.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    """
+    from twinheart.ecg import write_ecg_csv, write_wfdb
+    from twinheart.mesh import TetMesh
+    from twinheart.mesh.io import write_mesh
+
+    mesh = twin.heart.mesh
+    maps = {name: np.asarray(getattr(beat, name)) for name in ("lat", "repol", "apd90")}
+    maps = {f"{name}_ms": values for name, values in maps.items()}
+    files = [folder / "maps.vtu", folder / "case.toml"]
+    write_mesh(
+        files[0], TetMesh(mesh.points, mesh.tets, mesh.point_fields | maps, mesh.cell_fields)
+    )
+    write_text(files[1], case_toml(case))
+    if beat.ecg is not None:
+        files += [folder / "ecg.csv", folder / "ecg.hea", folder / "ecg.dat"]
+        write_ecg_csv(folder / "ecg.csv", beat.ecg)
+        write_wfdb(folder / "ecg", beat.ecg)
+    if beat.vm_file is not None:
+        files.append(Path(beat.vm_file))
+    return files
+
+
+def summarise(beat: "Beat") -> dict[str, Any]:
+    """Figures of a beat under the names of the JSON output.
+
+    Parameters
+    ----------
+    beat : Beat
+        The results.
+
+    Returns
+    -------
+    dict
+        Times in ms; NaN where nothing activated or repolarised.
+    """
+    lat, apd90 = np.asarray(beat.lat), np.asarray(beat.apd90)
+    active = np.isfinite(lat)
+    recovered = np.isfinite(apd90)
+    return {
+        "lat_min_ms": float(lat[active].min()) if active.any() else float("nan"),
+        "lat_max_ms": float(lat[active].max()) if active.any() else float("nan"),
+        "activated_fraction": float(active.mean()),
+        "apd90_mean_ms": float(apd90[recovered].mean()) if recovered.any() else float("nan"),
+        "qrs_duration_ms": _qrs(beat.ecg),
+        "n_nodes": len(lat),
+    }
+
+
+def _qrs(ecg: "Ecg | None") -> float:
+    from twinheart.ecg import qrs_duration
+
+    return float("nan") if ecg is None else float(qrs_duration(ecg))
+
+
+def _report(case: Case, twin: "Twin", beat: "Beat", folder: Path) -> list[Path]:
+    from twinheart.report import write_report
+
+    return [Path(write_report(beat, folder, twin=twin, title=case.title))]

@@ -1,0 +1,141 @@
+"""`twinheart simulate`: a heart beats, from a case file or from options."""
+
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from twinheart.cli.terminal import emit, say
+from twinheart.errors import InputError, OutputError
+
+
+def _option(text: str, panel: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel)
+
+
+_HEART, _TISSUE, _TIME, _OUT = "Heart", "Cells and conduction", "Simulation", "Output"
+Text: TypeAlias = str | None
+Number: TypeAlias = float | None
+
+_CaseFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="CASE.toml", help="Case file; options below replace its keys."),
+]
+_Heart = Annotated[Text, _option("Mesh file, or 'demo' for the bundled heart.", _HEART)]
+_Unit = Annotated[Text, _option("um, mm, cm or m; told from the size if absent.", _HEART)]
+_MaxEdge = Annotated[Number, _option("Refine to this mean edge length, in mm.", _HEART)]
+_Cell = Annotated[Text, _option("Name of the cell model.", _TISSUE)]
+_CvL = Annotated[Number, _option("Velocity along the fibres, in m/s.", _TISSUE)]
+_CvT = Annotated[Number, _option("Velocity across the fibres, in m/s.", _TISSUE)]
+_Set = Annotated[
+    Text,
+    _option("Raw conductivities of this set (niederer2011) instead of velocities.", _TISSUE),
+]
+_Stim = Annotated[
+    list[str] | None,
+    _option(
+        "sphere:x,y,z,r | box:x0,y0,z0,x1,y1,z1 | region:TAG | nodes:FILE.vtx | apex (mm); may be "
+        "repeated. 2 ms, 50 A/F, at 0 ms.",
+        _TIME,
+    ),
+]
+_TEnd = Annotated[Number, _option("Simulated time, in ms.", _TIME)]
+_Dt = Annotated[Number, _option("Time step, in ms.", _TIME)]
+_Scheme = Annotated[Text, _option("Scheme in space and time.", _TIME)]
+_Resume = Annotated[bool, _option("Go on from the checkpoint in --out.", _TIME, "--resume")]
+_Electrodes = Annotated[
+    Text, _option("JSON or CSV file, 'standard' (around the heart) or 'none'.", _OUT)
+]
+_Out = Annotated[Path | None, _option("Folder for the results.", _OUT)]
+_Every = Annotated[Number, _option("Time between V_m frames, in ms; 0: none.", _OUT)]
+_Report = Annotated[bool | None, _option("Draw pictures and write report.html.", _OUT)]
+_Json = Annotated[bool, _option("Print one JSON object.", _OUT, "--json")]
+_Example = Annotated[
+    bool,
+    _option("Write a commented case file to CASE.toml and stop.", _OUT, "--write-example"),
+]
+
+
+def simulate(
+    case_file: _CaseFile = None,
+    heart: _Heart = None,
+    length_unit: _Unit = None,
+    max_edge: _MaxEdge = None,
+    cell: _Cell = None,
+    cv_l: _CvL = None,
+    cv_t: _CvT = None,
+    conductivity: _Set = None,
+    stim: _Stim = None,
+    t_end: _TEnd = None,
+    dt: _Dt = None,
+    scheme: _Scheme = None,
+    resume: _Resume = False,
+    electrodes: _Electrodes = None,
+    out: _Out = None,
+    snapshot_every: _Every = None,
+    report: _Report = None,
+    as_json: _Json = False,
+    write_example: _Example = False,
+) -> None:
+    """Simulate a beat: activation, repolarisation and APD maps, V_m frames, ECG, report.
+
+    Either give a case file, or at least --heart and --stim.
+    """
+    if write_example:
+        _write_example(case_file or Path("case.toml"), as_json)
+        return
+    overrides: dict[str, Any] = {
+        "heart.file": _absolute(heart, "demo"),
+        "heart.length_unit": length_unit,
+        "heart.max_edge": max_edge,
+        "cells.model": cell,
+        "conduction.cv_l": cv_l,
+        "conduction.cv_t": cv_t,
+        "conduction.mode": "conductivities" if conductivity else None,
+        "conduction.conductivities": conductivity,
+        "stimuli": [{"where": where} for where in stim] if stim else None,
+        "simulation.t_end": t_end,
+        "simulation.dt": dt,
+        "simulation.scheme": scheme,
+        "ecg.electrodes": _absolute(electrodes, "standard", "none"),
+        "output.folder": None if out is None else str(out.absolute()),
+        "output.snapshot_every": snapshot_every,
+        "output.report": report,
+    }
+    given = {dotted: value for dotted, value in overrides.items() if value is not None}
+    _run(case_file, given, resume=resume, as_json=as_json)
+
+
+def _absolute(name: str | None, *keywords: str) -> str | None:
+    return name if name is None or name in keywords else str(Path(name).expanduser().absolute())
+
+
+def _run(case_file: Path | None, given: dict[str, Any], *, resume: bool, as_json: bool) -> None:
+    from twinheart.cli.case import check_case, read_case
+    from twinheart.cli.run import Interrupted, run_case
+
+    if case_file is not None:
+        case = read_case(case_file, given)
+    elif "heart.file" in given and "stimuli" in given:
+        case = check_case({}, given)
+    else:
+        raise InputError(
+            "nothing to simulate: give a case file (--write-example writes one), or --heart and "
+            "--stim."
+        )
+    try:
+        summary = run_case(case, Path(case.output.folder), resume=resume)
+    except Interrupted as stop:
+        say(f"twinheart: {stop}")
+        raise typer.Exit(130) from None
+    emit(summary, as_json=as_json)
+
+
+def _write_example(path: Path, as_json: bool) -> None:
+    from twinheart.cli.case_text import example_case
+    from twinheart.cli.run import write_text
+
+    if path.exists():
+        raise OutputError(f"{path}: exists already; remove it or name another file.")
+    write_text(path, example_case())
+    emit({"files": [str(path)]}, as_json=as_json)
