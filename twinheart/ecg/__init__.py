@@ -1,6 +1,13 @@
 """The body-surface ECG: electrodes, lead field, the twelve leads, features and files."""
 
 from twinheart.ecg.electrodes import Electrodes, read_electrodes, standard_12_lead
+from twinheart.ecg.features import (
+    RWaveProgression,
+    qrs_bounds,
+    qrs_duration,
+    qt_interval,
+    r_wave_progression,
+)
 from twinheart.ecg.files import read_ecg_csv, write_ecg_csv, write_wfdb
 from twinheart.ecg.lead_field import lead_field
 from twinheart.ecg.leads import Ecg, twelve_lead
@@ -8,7 +15,12 @@ from twinheart.ecg.leads import Ecg, twelve_lead
 __all__ = [
     "Ecg",
     "Electrodes",
+    "RWaveProgression",
     "lead_field",
+    "qrs_bounds",
+    "qrs_duration",
+    "qt_interval",
+    "r_wave_progression",
     "read_ecg_csv",
     "read_electrodes",
     "standard_12_lead",

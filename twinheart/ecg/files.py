@@ -183,7 +183,7 @@ def write_wfdb(path: str | Path, ecg: Ecg) -> list[Path]:
 
     Notes
     -----
-    16-bit samples at 2000 units a mV (0.5 uV), half of that and so on for leads above 16 mV. NaN becomes the
+    16-bit samples at 2000 units a mV (0.5 uV), half of that and so on above 16 mV. NaN becomes the
     format's code for a missing sample.
 
     Examples
