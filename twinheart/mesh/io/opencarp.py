@@ -44,7 +44,6 @@ def read_opencarp(path: Path) -> RawMesh:
     points = _rows(points_path, 3, "node")
     cells, fields, lines = _elements(cells_path)
     mesh = RawMesh(path, "openCARP", points, cells, {}, fields)
-    mesh.index_base = 0
     mesh.unit, mesh.unit_source = "um", "openCARP files are in micrometres by definition"
     if fibres_path.exists():
         vectors = _fibres(fibres_path, sum(map(len, cells.values())))
