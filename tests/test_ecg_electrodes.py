@@ -1,0 +1,223 @@
+"""Electrode files, names and standard positions."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.spatial import ConvexHull
+from scipy.spatial.transform import Rotation
+
+from twinheart.anatomy import Heart
+from twinheart.ecg import Electrodes, read_electrodes, standard_12_lead
+from twinheart.ecg.electrodes import STANDARD
+from twinheart.ecg.frame import heart_frame
+from twinheart.errors import InputError, MeshError
+from twinheart.mesh import TetMesh
+from twinheart.mesh.generate import slab
+
+NINE = {name: [10.0 * i, -20.0, 30.5] for i, name in enumerate(STANDARD)}
+
+
+def write(folder, text: str, name: str):
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def write_json(folder, electrodes, **rest):
+    return write(folder, json.dumps({**rest, "electrodes": electrodes}), "electrodes.json")
+
+
+def bowl(turn=None, thick: float = 10.0, thin: float = 4.0) -> TetMesh:
+    """Half a shell, open towards +z, its wall thin on the side of +x."""
+    mesh = slab((96.0, 96.0, 48.0), 4.0)
+    points = mesh.points - [48.0, 48.0, 48.0]
+    middle = points[mesh.tets].mean(axis=1)
+    radius = np.linalg.norm(middle, axis=1)
+    wall = np.where(middle[:, 0] > 0, thin, thick) + 4.0
+    tets = mesh.tets[(radius < 47.0) & (radius > 47.0 - wall)]
+    turn = np.eye(3) if turn is None else turn
+    return TetMesh(points @ turn.T, tets)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("um", 1e-3), ("mm", 1.0), ("cm", 10.0), ("m", 1e3)])
+def test_json_unit_is_honoured(tmp_path, unit, factor):
+    electrodes = read_electrodes(write_json(tmp_path, NINE, units=unit))
+    assert electrodes.names == STANDARD
+    assert np.allclose(electrodes.positions, factor * np.array(list(NINE.values())))
+
+
+def test_json_without_the_outer_mapping_is_in_millimetres(tmp_path):
+    electrodes = read_electrodes(write(tmp_path, json.dumps(NINE), "e.json"))
+    assert np.allclose(electrodes.positions, list(NINE.values()))
+
+
+@pytest.mark.parametrize("header", ["", "name,x,y,z,unit\n", "# remark\nName, X, Y, Z\n"])
+def test_csv_with_and_without_header_and_unit(tmp_path, header):
+    rows = "".join(f"{n},{x},{y},{z}\n" for n, (x, y, z) in list(NINE.items())[:-1])
+    last = "v6,8.0,-2.0,3.05,cm\n"
+    electrodes = read_electrodes(write(tmp_path, header + rows + last, "e.csv"))
+    assert np.allclose(electrodes.positions, list(NINE.values()))
+
+
+def test_names_are_case_insensitive_and_aliases_are_understood(tmp_path):
+    iec = ["r", "L", "lf", "c1", "C2", "v3", "C4", "V5", "v6", "N"]
+    electrodes = {name: [float(i), 0.0, 0.0] for i, name in enumerate(iec)}
+    assert read_electrodes(write_json(tmp_path, electrodes)).names == (*STANDARD, "RL")
+
+
+def test_real_electrode_file(data):
+    electrodes = read_electrodes(data / "biv_crt" / "electrodes.json")
+    assert set(electrodes.names) == set(STANDARD)
+    right, left = (electrodes.positions[electrodes.names.index(n)] for n in ("RA", "LA"))
+    assert left[0] - right[0] > 300  # mm, shoulder to shoulder
+
+
+def test_missing_electrodes_are_named(tmp_path):
+    some = {name: NINE[name] for name in STANDARD if name not in ("V4", "LL")}
+    file = write_json(tmp_path, some)
+    with pytest.raises(InputError, match="lacks LL, V4"):
+        read_electrodes(file)
+    assert len(read_electrodes(file, required=("RA", "LA")).names) == 7
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"electrodes": {"V1": [1, 2, 3], "V1": [4, 5, 6]}}',
+        '{"electrodes": {"V1": [1, 2, 3], "c1": [4, 5, 6]}}',
+        '{"V1": [1, 2, 3], "v1": [4, 5, 6]}',
+    ],
+)
+def test_an_electrode_given_twice_is_refused(tmp_path, text):
+    with pytest.raises(InputError, match="V1 is given more than once"):
+        read_electrodes(write(tmp_path, text, "e.json"), required=())
+
+
+def test_an_electrode_given_twice_in_csv_is_refused(tmp_path):
+    with pytest.raises(InputError, match="LL is given more than once"):
+        read_electrodes(write(tmp_path, "LL,1,2,3\nF,1,2,3\n", "e.csv"), required=())
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ("{", "e.json", "not valid JSON"),
+        ("[1, 2]", "e.json", "expected"),
+        ('{"electrodes": {"V1": [1, 2]}}', "e.json", "three numbers"),
+        ('{"electrodes": {"V1": "abc"}}', "e.json", "three numbers"),
+        ('{"electrodes": {"V1": null}}', "e.json", "three numbers"),
+        ('{"electrodes": {"V1": [1, 2, NaN]}}', "e.json", "V1 has a coordinate that is no number"),
+        ('{"units": "inch", "electrodes": {"V1": [1, 2, 3]}}', "e.json", "unknown length unit"),
+        ("{}", "e.json", "no electrodes"),
+        ("[" * 100_000, "e.json", "not valid JSON"),
+        ("V1,1,2\n", "e.csv", "3 columns"),
+        ("V1,1,2,x\n", "e.csv", "three numbers"),
+        ("", "e.csv", "no electrodes"),
+    ],
+)
+def test_malformed_files_are_refused_with_a_clear_line(tmp_path, text, name, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_electrodes(write(tmp_path, text, name), required=())
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_electrodes(tmp_path / "absent.json")
+    binary = tmp_path / "e.csv"
+    binary.write_bytes(b"\xff\xfe\x00V1")
+    with pytest.raises(InputError, match="not text"):
+        read_electrodes(binary)
+    with pytest.raises(InputError, match="larger than"):
+        read_electrodes(write(tmp_path, "#" * 2_000_000, "large.csv"))
+
+
+def test_positions_that_do_not_match_the_names_are_refused():
+    with pytest.raises(InputError, match="expected"):
+        Electrodes(("RA", "LA"), np.zeros((3, 3)))
+
+
+def test_axes_of_a_bowl_turn_with_it():
+    turn = Rotation.from_euler("xyz", [0.7, -0.3, 1.9]).as_matrix()
+    for axes in (np.eye(3), turn):
+        frame = heart_frame(bowl(axes))
+        assert frame.base @ axes[:, 2] > np.cos(np.radians(3))
+        assert frame.rv_known
+        assert frame.rv @ axes[:, 0] > np.cos(np.radians(8))
+        assert np.allclose(frame.anterior, np.cross(frame.base, frame.rv))
+
+
+def test_a_lone_ventricle_has_no_right_side():
+    assert not heart_frame(bowl(thick=8.0, thin=8.0)).rv_known
+
+
+def test_axes_of_real_ventricles_agree_with_their_labels(data):
+    import pyvista as pv
+
+    grid = pv.read(data / "biv_mean_shape" / "heart_tets.vtu")
+    label = np.asarray(grid["surf_class"])
+    bare = heart_frame(TetMesh(grid.points, grid.cells_dict[10]))
+    labelled = heart_frame(TetMesh(grid.points, grid.cells_dict[10], {"surf_class": label}))
+    rim = grid.points[label == 1]
+    plane = np.linalg.svd(rim - rim.mean(axis=0))[2][2]
+    assert abs(bare.base @ plane) > np.cos(np.radians(5))
+    assert bare.base @ (rim.mean(axis=0) - bare.centre) > 0
+    assert bare.rv @ labelled.rv > np.cos(np.radians(10))
+
+
+def test_axes_of_a_real_patient_agree_with_the_directions_of_the_electrodes(data):
+    import pyvista as pv
+
+    grid = pv.read(data / "biv_crt" / "heart.vtu")
+    frame = heart_frame(TetMesh(grid.points, grid.cells_dict[10]))
+    # the file is in patient coordinates: +x left, +y back, +z head
+    left, front, head = frame.from_patient(np.eye(3))
+    assert left @ [1, 0, 0] > 0.9
+    assert front @ [0, -1, 0] > 0.9
+    assert head @ [0, 0, 1] > 0.9
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 4.0])
+def test_standard_electrodes_lie_outside_hearts_of_every_size(scale):
+    mesh = bowl()
+    mesh = TetMesh(scale * mesh.points, mesh.tets)
+    electrodes = standard_12_lead(Heart(mesh), margin=10.0)
+    hull = ConvexHull(mesh.points[np.unique(mesh.tets)])
+    beyond = electrodes.positions @ hull.equations[:, :3].T + hull.equations[:, 3]
+    assert electrodes.names == STANDARD
+    assert beyond.max(axis=1).min() >= 10.0 * (1 - 1e-9)
+
+
+def test_standard_electrodes_turn_with_the_heart():
+    turn = Rotation.from_euler("xyz", [-1.0, 0.5, 0.2]).as_matrix()
+    still, turned = standard_12_lead(Heart(bowl())), standard_12_lead(Heart(bowl(turn)))
+    # to the grain of the mesh: the convex hull has coplanar facets that may be cut differently
+    assert np.abs(turned.positions - still.positions @ turn.T).max() < 1.0
+
+
+def test_standard_electrodes_are_where_they_belong():
+    mesh = bowl()
+    frame = heart_frame(mesh)
+    electrodes = standard_12_lead(Heart(mesh))
+    left, front, head = frame.from_patient(np.eye(3))
+    at = {
+        name: position - frame.centre
+        for name, position in zip(electrodes.names, electrodes.positions, strict=True)
+    }
+    assert at["RA"] @ left < 0 < at["LA"] @ left
+    assert at["LL"] @ head < 0 < at["RA"] @ head
+    chest = [at[f"V{i}"] for i in range(1, 7)]
+    assert np.all(np.diff([p @ left for p in chest]) > 0)  # from the sternum to the left axilla
+    assert all(p @ front > 0 for p in chest[:5])
+    # V6 looks at the left ventricle, V1 at the right
+    assert at["V1"] @ frame.rv > 0 > at["V6"] @ frame.rv
+
+
+def test_hearts_without_volume_are_refused():
+    with pytest.raises(MeshError, match="no tetrahedra"):
+        heart_frame(TetMesh(np.zeros((4, 3)), np.zeros((0, 4))))
+    flat = TetMesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], [[0, 1, 2, 3]])
+    with pytest.raises(MeshError, match="flat"):
+        heart_frame(flat)
