@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_matrix, diags
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import eigsh
 
 from twinheart.errors import MeshError
+from twinheart.fem import lumped_mass, stiffness
 from twinheart.mesh.stuffing import stuff
 
 LOCAL_FACES = np.array([(1, 2, 3), (0, 3, 2), (0, 1, 3), (0, 2, 1)])
@@ -49,9 +53,6 @@ def _boundary(mesh):
 
 def _topology(mesh):
     """Euler number, number of non-manifold edges and of components of the boundary."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     triangles = _boundary(mesh)
     pairs = np.sort(triangles[:, [(0, 1), (1, 2), (0, 2)]].reshape(-1, 2), axis=1)
     edges, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -78,9 +79,9 @@ def _torus(x):
     ],
     ids=["ball", "shell", "torus", "wavy"],
 )
-@pytest.mark.parametrize("edge", [1.3, 0.8])
-def test_mesh_conforms_with_bounded_angles_and_right_topology(distance, topology, edge):
-    mesh = stuff(distance, _box(12.0), edge)
+@pytest.mark.parametrize(("edge", "smooth"), [(1.3, False), (0.8, False), (1.1, True)])
+def test_mesh_conforms_with_bounded_angles_and_right_topology(distance, topology, edge, smooth):
+    mesh = stuff(distance, _box(12.0), edge, smooth=smooth)
     assert (_volumes(mesh) > 0).all()
     angles = _dihedral_angles(mesh)
     assert angles.min() > MIN_DIHEDRAL
@@ -89,10 +90,42 @@ def test_mesh_conforms_with_bounded_angles_and_right_topology(distance, topology
     assert len(np.unique(mesh.tets)) == mesh.n_nodes
 
 
-def test_boundary_nodes_lie_on_the_surface():
-    mesh = stuff(_ball(9.7), _box(10.0), 1.0)
+@pytest.mark.parametrize(("smooth", "tolerance"), [(False, 1e-9), (True, 1e-6)])
+def test_boundary_nodes_lie_on_the_surface(smooth, tolerance):
+    mesh = stuff(_ball(9.7), _box(10.0), 1.0, smooth=smooth)
     on_surface = np.unique(_boundary(mesh))
-    assert np.abs(_ball(9.7)(mesh.points[on_surface])).max() < 1e-9
+    assert np.abs(_ball(9.7)(mesh.points[on_surface])).max() < tolerance
+
+
+def _largest_eigenvalue(mesh):
+    """Of M_L^-1 K, the inverse of which limits the explicit time step [1/mm^2]."""
+    matrix = stiffness(mesh, np.ones(mesh.n_tets))
+    scale = diags(1 / np.sqrt(lumped_mass(mesh)))
+    return eigsh(scale @ matrix @ scale, k=1, return_eigenvectors=False)[0]
+
+
+def test_smoothing_doubles_the_explicit_step_and_raises_the_angles():
+    def egg(x):
+        return np.linalg.norm(x * [1.0, 0.8, 1.3], axis=1) - 9.1
+
+    raw, smooth = (stuff(egg, _box(12.0), 1.0, smooth=s) for s in (False, True))
+    np.testing.assert_array_equal(raw.tets, smooth.tets)
+    assert _largest_eigenvalue(smooth) < 0.5 * _largest_eigenvalue(raw)
+    assert _dihedral_angles(smooth).min() > _dihedral_angles(raw).min() > MIN_DIHEDRAL
+    assert _volumes(smooth).sum() == pytest.approx(_volumes(raw).sum(), rel=1e-3)
+
+
+def test_smoothing_keeps_flat_faces_flat_and_rims_in_place():
+    raw, smooth = (stuff(_cut_ball, _box(10.0), 1.0, smooth=s) for s in (False, True))
+    surface = np.unique(_boundary(raw))
+    top = surface[raw.points[surface, 2] > 2.0 - 1e-9]
+    assert len(top) > 100
+    np.testing.assert_allclose(smooth.points[top, 2], 2.0, atol=1e-9)
+    assert _volumes(smooth).sum() == pytest.approx(_volumes(raw).sum(), rel=1e-3)
+
+
+def _cut_ball(x):
+    return np.maximum(_ball(9.7)(x), x[:, 2] - 2.0)
 
 
 def test_volume_converges_with_order_two():

@@ -7,7 +7,6 @@ few stencils. The angles are bounded because only few shapes can arise.
 Labelle & Shewchuk, Isosurface stuffing, ACM Trans. Graph. 2007, doi:10.1145/1276377.1276448.
 """
 
-from collections.abc import Callable
 from functools import cache
 from itertools import permutations, product
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from twinheart.errors import MeshError
 from twinheart.mesh.core import TetMesh
+from twinheart.mesh.smoothing import Distance, smooth_boundary
 
 # Mean edge of the BCC lattice over the side of its cubes: 6 long (1) and 8 short (sqrt(3)/2) edges.
 _EDGE_OVER_SIDE = (6 + 8 * np.sqrt(0.75)) / 14
@@ -24,10 +24,8 @@ _LOCAL_EDGES = np.array([(0, 1), (2, 3), (0, 2), (0, 3), (1, 2), (1, 3)])
 _CHUNK = 500_000
 _MAX_LATTICE_NODES = 200_000_000
 
-Distance = Callable[[np.ndarray], np.ndarray]
 
-
-def stuff(distance: Distance, bounds, edge: float) -> TetMesh:
+def stuff(distance: Distance, bounds, edge: float, *, smooth: bool = True) -> TetMesh:
     """Fill the inside of an implicit surface with tetrahedra.
 
     Parameters
@@ -39,6 +37,8 @@ def stuff(distance: Distance, bounds, edge: float) -> TetMesh:
         Lower and upper corner [mm] of a box that holds the whole body.
     edge : float
         Mean edge of the lattice [mm].
+    smooth : bool
+        Even out the tetrahedra at the boundary afterwards (`smooth_boundary`).
 
     Returns
     -------
@@ -78,7 +78,8 @@ def stuff(distance: Distance, bounds, edge: float) -> TetMesh:
     cut_points = points[ends[:, 0]] + at[:, None] * (points[ends[:, 1]] - points[ends[:, 0]])
     tets = _apply_stencils(tets, positive, np.sign(value).astype(np.int8), ends)
     kept, tets = np.unique(tets, return_inverse=True)
-    return TetMesh(np.concatenate([points, cut_points])[kept], tets.reshape(-1, 4))
+    mesh = TetMesh(np.concatenate([points, cut_points])[kept], tets.reshape(-1, 4))
+    return smooth_boundary(mesh, distance, edge) if smooth else mesh
 
 
 def _lattice(bounds, edge: float) -> tuple[np.ndarray, np.ndarray, float]:
