@@ -279,7 +279,9 @@ def test_shape_of_another_programs_ecg_on_a_patient_heart(data):
         weights = lead_field(mesh, electrodes, sigma_i, dtype=np.float64)
         ours = twelve_lead(t, vm @ weights.T, electrodes.names).signals
         shifts = range(len(t) - len(reference))
-        return max(_mean_correlation(-ours[s : s + len(reference)], reference) for s in shifts)
+        return max(
+            _mean_correlation(-np.asarray(ours)[s : s + len(reference)], reference) for s in shifts
+        )
 
     assert agreement(read_electrodes(data / "biv_crt" / "electrodes.json")) > 0.93
     # placed from the shape of the heart alone

@@ -152,7 +152,7 @@ def test_qrs_that_starts_with_the_record():
 def test_noise_moves_the_qrs_bounds_by_less_than_eight_ms():
     rng = np.random.default_rng(0)
     t = np.arange(0.0, 2500.0)
-    clean = sum(complexes(t, onset, 100.0) for onset in (200.0, 1000.0, 1800.0))
+    clean = np.sum([complexes(t, onset, 100.0) for onset in (200.0, 1000.0, 1800.0)], axis=0)
     noisy = clean + rng.normal(scale=0.01, size=clean.shape)  # 10 uV
     bounds = qrs_bounds(Ecg(t, noisy, ("I", "V2")))
     assert len(bounds) == 3
@@ -222,6 +222,23 @@ def test_real_record_obeys_einthoven_and_has_an_infarct_qrs(data):
     assert np.ptp(durations) < 15  # one patient, one rhythm: a stable delineation
     assert 110 < qrs_duration(ecg) < 140  # wide, with an R' in V1
     assert 380 < qt_interval(ecg) < 480
+
+
+def test_real_dicom_ecg_agrees_with_the_measurements_of_its_recorder(data):
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    file = pydicom.dcmread(data / "ecg" / "dicom" / "waveform_ecg.dcm")
+    annotations = {
+        item.ConceptNameCodeSequence[0].CodeMeaning: item.get("NumericValue")
+        for item in file.WaveformAnnotationSequence
+        if "ConceptNameCodeSequence" in item
+    }
+    signals = file.waveform_array(0) / 1000.0  # uV, 1 kHz
+    channels = file.WaveformSequence[0].ChannelDefinitionSequence
+    names = [c.ChannelSourceSequence[0].CodeMeaning.split()[1] for c in channels]
+    ecg = Ecg(np.arange(float(len(signals))), signals, names)
+    assert qrs_duration(ecg) == pytest.approx(float(annotations["QRS Duration"]), abs=8)
+    assert qt_interval(ecg) == pytest.approx(float(annotations["QT Interval"]), abs=16)
+    assert r_wave_progression(ecg).transition in ("V3", "V4")
 
 
 # --- files ------------------------------------------------------------------------------------

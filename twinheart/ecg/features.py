@@ -214,7 +214,7 @@ def _beats(ecg: Ecg) -> list[tuple[tuple[float, float], int]]:
     window = max(3, 2 * round(_SMOOTHING / step / 2) + 1)
     if len(leads) < 2 * window or leads.shape[1] == 0:
         return []
-    slope = savgol_filter(leads, window, 2, deriv=1, delta=step, axis=0)
+    slope = np.asarray(savgol_filter(leads, window, 2, deriv=1, delta=step, axis=0))
     velocity = np.sqrt((slope**2).mean(axis=1))
     largest = velocity.max()
     # float32 leads of a resting heart are flat to rounding, not exactly
@@ -261,7 +261,7 @@ def _t_end(t: np.ndarray, rms: np.ndarray, offset: float, following: float) -> f
     window = np.flatnonzero((t > offset + 60.0) & (t < min(offset + 500.0, following - 80.0)))
     if len(window) < 40.0 / step:
         return float("nan")
-    wave = savgol_filter(rms[window], 2 * round(10.0 / step) + 1, 2)
+    wave = np.asarray(savgol_filter(rms[window], 2 * round(10.0 / step) + 1, 2))
     peak = int(wave.argmax())
     slope = np.gradient(wave, step)
     steepest = peak + int(slope[peak:].argmin())

@@ -7,7 +7,7 @@ may rely on x, y and z.
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial import ConvexHull, QhullError, KDTree
 
 from twinheart.errors import MeshError
 from twinheart.mesh import TetMesh
@@ -165,7 +165,7 @@ def _valve_plane_normal(points: np.ndarray, hull: ConvexHull) -> np.ndarray | No
     first, second = ((index[i + j < k] + 1 / 3) / k for index in (i, j))
     weights = np.stack([first, second, 1 - first - second], axis=1)
     samples = np.einsum("sc,fcd->fsd", weights, corners[large])
-    tree = cKDTree(points)
+    tree = KDTree(points)
     gap = tree.query(samples.reshape(-1, 3))[0].reshape(samples.shape[:2])
     spacing = np.median(tree.query(points[:: max(1, len(points) // 500)], k=2)[0][:, 1])
     size = np.ptp(points, axis=0).max()
