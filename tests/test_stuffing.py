@@ -120,6 +120,7 @@ def test_smoothing_keeps_flat_faces_flat_and_rims_in_place():
     surface = np.unique(_boundary(raw))
     top = surface[raw.points[surface, 2] > 2.0 - 1e-9]
     assert len(top) > 100
+    np.testing.assert_allclose(raw.points[top, 2], 2.0, atol=1e-9)
     np.testing.assert_allclose(smooth.points[top, 2], 2.0, atol=1e-9)
     assert _volumes(smooth).sum() == pytest.approx(_volumes(raw).sum(), rel=1e-3)
 

@@ -90,15 +90,11 @@ def cable(length: float, edge: float) -> TetMesh:
 def _cube_counts(size, edge: float) -> np.ndarray:
     size = np.asarray(size, dtype=np.float64)
     if size.shape != (3,):
-        raise MeshError(
-            f"slab size has shape {size.shape}, expected three lengths in mm."
-        )
+        raise MeshError(f"slab size has shape {size.shape}, expected three lengths in mm.")
     if not (np.isfinite(edge) and edge > 0):
         raise MeshError(f"edge is {edge} mm, expected a positive length.")
     if not (np.isfinite(size).all() and (size > 0).all()):
-        raise MeshError(
-            f"slab size is {tuple(size.tolist())} mm, expected positive lengths."
-        )
+        raise MeshError(f"slab size is {tuple(size.tolist())} mm, expected positive lengths.")
     counts = np.maximum(np.rint(size / edge), 1)
     if (np.abs(size / edge - counts) > 1e-6).any():
         nearest = ", ".join(f"{length:.6g}" for length in counts * edge)

@@ -188,7 +188,7 @@ def _cut_edges(distance, points, value, tets) -> tuple[np.ndarray, np.ndarray, n
     return ends, at, is_long
 
 
-def _root(f, f_low: np.ndarray, f_high: np.ndarray, iterations: int = 6) -> np.ndarray:
+def _root(f, f_low: np.ndarray, f_high: np.ndarray, iterations: int = 10) -> np.ndarray:
     """Sign change of f between 0 and 1 by the Illinois variant of regula falsi, for all at once."""
     low, high = np.zeros_like(f_low), np.ones_like(f_low)
     at = f_low / (f_low - f_high)
