@@ -122,9 +122,7 @@ def refine_to(mesh: TetMesh, edge: float, *, max_tets: int = 50_000_000) -> TetM
 
 def _children(points: np.ndarray, local: np.ndarray) -> np.ndarray:
     """(8 tet, 4) children from the (10, tet) nodes of each tetrahedron."""
-    squared = [
-        ((points[local[a]] - points[local[b]]) ** 2).sum(axis=1) for a, b in _DIAGONALS
-    ]
+    squared = [((points[local[a]] - points[local[b]]) ** 2).sum(axis=1) for a, b in _DIAGONALS]
     shortest = np.argmin(squared, axis=0)
     tets = np.empty((local.shape[1], 8, 4), dtype=np.int32)
     for child, corners in enumerate(_CORNERS):

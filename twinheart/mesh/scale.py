@@ -85,13 +85,13 @@ def recognise_unit(points: Points, cells: Int[np.ndarray, "cell corner"]) -> tup
     possible = [u for u, size in sizes.items() if _POSSIBLE[0] <= size <= _POSSIBLE[1]]
     if len(possible) == 1:
         unit = possible[0]
-        return unit, f"recognised: {shown} is {sizes[unit]:.3g} mm in {unit}, absurd in others"
+        return unit, f"recognised: an extent of {shown} makes no sense in any other unit"
     hearts = [u for u, size in sizes.items() if _HEART[0] <= size <= _HEART[1]]
     if len(hearts) == 1 and extents.min() >= _HEART_ASPECT * extents.max():
         unit = hearts[0]
-        return unit, f"recognised: {shown} has the size and shape of a human heart in {unit}"
-    choices = " or ".join(f"{sizes[u]:.3g} mm in {u}" for u in possible) or "absurd in all"
+        return unit, f"recognised: {shown} {unit} is the size and shape of a human heart"
+    choices = " or ".join(f"{sizes[u]:.3g} mm (if in {u})" for u in possible)
     raise UnitError(
-        f"cannot tell the length unit: the extent is {shown}, which could be {choices}; say it "
-        "with --length-unit (or length_unit=): um, mm, cm or m."
+        f"cannot tell the length unit: the extent of {shown} could be {choices or 'nothing known'}; "
+        "say it with --length-unit (or length_unit=): um, mm, cm or m."
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from twinheart.errors import InputError
+from twinheart.mesh.core import TriMesh
+from twinheart.mesh.io.atomic import written_whole
 from twinheart.mesh.io.raw import RawMesh, read_bytes
 from twinheart.mesh.io.text import parse_numbers
 
@@ -94,3 +96,22 @@ def read_obj(path: Path) -> RawMesh:
     if skipped:
         mesh.notes.append(f"{skipped} lines were left out: only faces are read")
     return mesh
+
+
+def write_stl(path: str | Path, mesh: TriMesh) -> None:
+    """Write a surface as binary STL [mm], without its fields.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written; nothing is left behind.
+    """
+    records = np.zeros(mesh.n_triangles, _STL_RECORD)
+    corner = mesh.points[mesh.triangles]
+    normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    records["normal"] = np.divide(normal, length, out=np.zeros_like(normal), where=length > 0)
+    records["corner"] = corner
+    with written_whole(path) as temporary:
+        head = b"twinheart, mm".ljust(80) + mesh.n_triangles.to_bytes(4, "little")
+        temporary.write_bytes(head + records.tobytes())
