@@ -9,17 +9,28 @@ from twinheart.fem.assembly import (
     lumped_mass,
     stiffness,
     stiffness_edges,
+    tet_stiffness,
 )
+from twinheart.fem.ell import EllGraph, edge_difference_sum, ell_graph, rcm_order, slot_weights
 from twinheart.fem.laplace import solve_laplace
+from twinheart.fem.solve import jacobi_cg, lambda_max
 
 __all__ = [
     "EdgeGraph",
+    "EllGraph",
     "consistent_mass",
+    "edge_difference_sum",
     "edge_graph",
     "edges_to_matrix",
+    "ell_graph",
     "gradients",
+    "jacobi_cg",
+    "lambda_max",
     "lumped_mass",
+    "rcm_order",
+    "slot_weights",
     "solve_laplace",
     "stiffness",
     "stiffness_edges",
+    "tet_stiffness",
 ]

@@ -1,1 +1,53 @@
-"""tissue"""
+"""Tissue: conductivities, stimuli, the monodomain equation and its one time loop."""
+
+from twinheart.tissue.build import SCHEMES, Built, ConductionWarning, build_monodomain
+from twinheart.tissue.cable import (
+    Tuned,
+    cable_velocity,
+    continuum_velocity,
+    lattice_spacing,
+    tune_cv,
+)
+from twinheart.tissue.conductivity import (
+    NAMED_SETS,
+    NIEDERER_2011,
+    PURKINJE_LEARNING_2025,
+    Conductivities,
+    Velocities,
+    region_tensor,
+)
+from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state, solve
+from twinheart.tissue.run import Run, run
+from twinheart.tissue.scheme import CrankNicolson, Explicit, Scheme
+from twinheart.tissue.stimulus import Stimulus, pace
+
+__all__ = [
+    "NAMED_SETS",
+    "NIEDERER_2011",
+    "PURKINJE_LEARNING_2025",
+    "SCHEMES",
+    "Built",
+    "ConductionWarning",
+    "Conductivities",
+    "CrankNicolson",
+    "Explicit",
+    "Monodomain",
+    "Run",
+    "Samples",
+    "Scheme",
+    "State",
+    "Stimulus",
+    "Tuned",
+    "Velocities",
+    "advance",
+    "build_monodomain",
+    "cable_velocity",
+    "continuum_velocity",
+    "initial_state",
+    "lattice_spacing",
+    "pace",
+    "region_tensor",
+    "run",
+    "solve",
+    "tune_cv",
+]

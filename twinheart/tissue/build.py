@@ -1,0 +1,292 @@
+"""From a heart and its physiology to a monodomain problem ready to run."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from twinheart.anatomy import Heart
+from twinheart.cell import AbstractCellModel
+from twinheart.errors import ModelError, SolverError
+from twinheart.mesh.quality import volumes
+from twinheart.tissue.cable import cable_velocity, continuum_velocity, lattice_spacing, tune_cv
+from twinheart.tissue.conductivity import Conduction, Conductivities, Velocities, by_region
+from twinheart.tissue.discrete import Assembly, assemble
+from twinheart.tissue.monodomain import Monodomain, in_node_order
+from twinheart.tissue.scheme import (
+    CrankNicolson,
+    Explicit,
+    Scheme,
+    iterations_needed,
+    stages_needed,
+)
+from twinheart.tissue.stimulus import Stimulus, stimulus_nodes
+
+# Names under which `simulate` and the command line know the schemes.
+SCHEMES: dict[str, Scheme] = {
+    "default": Explicit(),
+    "explicit": Explicit(),
+    "lumped": Explicit(smoothed=False),
+    "crank-nicolson": CrankNicolson(),
+}
+_AXES = ("along", "across", "normal to the sheets")
+# Beyond this factor between numerical and continuum diffusivity the mesh, not the tissue, decides.
+_LARGE_FACTOR = 2.0
+_BLOCK_MS = 0.5
+
+
+class ConductionWarning(UserWarning):
+    """The mesh is so coarse that its numerical diffusion departs far from the tissue's."""
+
+
+class Built(NamedTuple):
+    """A problem, what it was made of, and what is known of its conduction beforehand.
+
+    Attributes
+    ----------
+    problem : Monodomain
+        Ready to run.
+    assembly : Assembly
+        Geometry; `Assembly.tissue` gives the diffusion for other diffusivities.
+    diffusivity : (region, 3) array
+        Numerical diffusivities along fibre, sheet, normal [mm^2/ms].
+    conduction : list of dict
+        For each region and direction: velocity expected on this mesh, velocity in the continuum
+        [m/s], numerical diffusivity, factor.
+    stiffness : dict
+        Largest diffusion eigenvalue [1/ms], its place [mm], largest explicit step [ms].
+    """
+
+    problem: Monodomain
+    assembly: Assembly
+    diffusivity: Float[np.ndarray, "region 3"]
+    conduction: list[dict]
+    stiffness: dict
+
+
+def build_monodomain(
+    heart: Heart,
+    cell: AbstractCellModel | dict[int, AbstractCellModel],
+    conduction: Conduction | dict[int, Conduction],
+    stimuli: Sequence[Stimulus],
+    *,
+    dt: float = 0.02,
+    scheme: str | Scheme = "default",
+    threshold: float = 0.0,
+    lead_field: Float[np.ndarray, "electrode node"] | None = None,
+    probes: Int[np.ndarray, "probe"] | None = None,
+    may_block: bool = False,
+    dtype=np.float32,
+) -> Built:
+    """Assemble the monodomain problem of a heart.
+
+    Parameters
+    ----------
+    heart : Heart
+        Mesh [mm], fibres, regions.
+    cell : AbstractCellModel or dict of int to AbstractCellModel
+        Cell model, or one for each region tag; a node takes the region that fills most of its
+        surroundings.
+    conduction : Conductivities, Velocities or dict of int to either
+        Tissue, or one for each region tag.
+    stimuli : sequence of Stimulus
+        Pulses.
+    dt : float
+        Time step [ms].
+    scheme : str or Scheme
+        A name in `SCHEMES` or a scheme. ``"explicit"`` refuses a `dt` that forward Euler cannot
+        take; ``"default"`` adds Chebyshev stages instead.
+    threshold : float
+        Activation threshold [mV]; the N-version benchmark uses 0.
+    lead_field : (electrode, node) array, optional
+        In mesh order.
+    probes : (probe,) int array, optional
+        Mesh nodes whose V_m is recorded.
+    may_block : bool
+        Run raw conductivities even where conduction is expected to block on this mesh.
+    dtype : dtype
+        Precision of the time loop; set-up is in float64.
+
+    Returns
+    -------
+    Built
+        The problem and what is known of it.
+
+    Raises
+    ------
+    ModelError
+        If a tag has no cell or conductivity, conduction would block on this mesh, a stimulus hits
+        no node.
+    SolverError
+        If `dt` is not usable.
+    """
+    if not (math.isfinite(dt) and 0 < dt <= 1.0):
+        raise SolverError(f"dt is {dt:g} ms, expected more than 0 and at most 1 ms.")
+    scheme = _named_scheme(scheme)
+    cells = by_region(heart, cell, "cell model")
+    tissues = by_region(heart, conduction, "conductivity")
+    models, node_model = _models_of_nodes(heart, cells)
+    assembly = assemble(heart, node_model)
+    diffusivity, report = _diffusivities(heart, cells, tissues, dt, scheme[1])
+    if not may_block:
+        _refuse_block(report, lattice_spacing(heart.mesh))
+    value, worst = assembly.stiffest(diffusivity)
+    stiffness = {
+        "lambda_max": value,
+        "dt_explicit": 2.0 / (1.1 * value),
+        "worst_node": worst,
+        "worst_place_mm": heart.mesh.points[worst].tolist(),
+    }
+    n, order = heart.mesh.n_nodes, assembly.order
+    place = np.empty(n, dtype=np.int32)
+    place[order] = np.arange(n)
+    if lead_field is None:
+        lead_field = np.zeros((0, n))
+    problem = Monodomain(
+        tissue=assembly.tissue(
+            diffusivity, consistent=isinstance(scheme[1], CrankNicolson), dtype=dtype
+        ),
+        models=tuple(in_node_order(m, order[node_model[order] == k], n) for k, m in models),
+        model_sizes=tuple(int((node_model == k).sum()) for k, _ in models),
+        stimuli=tuple(stimuli),
+        stimulus_masks=tuple(
+            jnp.asarray(stimulus_nodes(heart, s.where)[order], dtype) for s in stimuli
+        ),
+        scheme=_fitted(*scheme, dt, stiffness),
+        dt=jnp.asarray(dt, dtype=float),
+        threshold=jnp.asarray(threshold, dtype=float),
+        lead_field=jnp.asarray(lead_field[:, order], dtype),
+        probes=jnp.asarray(place[np.asarray([] if probes is None else probes, dtype=int)]),
+        block=max(1, round(_BLOCK_MS / dt)),
+    )
+    return Built(problem, assembly, diffusivity, report, stiffness)
+
+
+def _named_scheme(scheme: str | Scheme) -> tuple[str, Scheme]:
+    if not isinstance(scheme, str):
+        return "given", scheme
+    if scheme not in SCHEMES:
+        raise SolverError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
+    return scheme, SCHEMES[scheme]
+
+
+def _fitted(name: str, scheme: Scheme, dt: float, stiffness: dict) -> Scheme:
+    """The scheme with as many stages or iterations as this tissue needs at this step."""
+    value = stiffness["lambda_max"]
+    if isinstance(scheme, CrankNicolson):
+        return CrankNicolson(scheme.consistent, iterations_needed(dt, value))
+    stages = stages_needed(dt, value)
+    if name == "explicit" and stages > 1:
+        place = ", ".join(f"{x:.1f}" for x in stiffness["worst_place_mm"])
+        raise SolverError(
+            f"dt = {dt:g} ms is too large for the explicit scheme on this mesh, the largest stable "
+            f"step is {stiffness['dt_explicit']:.3g} ms (set by the elements at {place} mm): lower "
+            'dt, or take scheme "default", which adds Chebyshev stages.'
+        )
+    return Explicit(scheme.delta, stages, scheme.smoothed)
+
+
+def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel]):
+    """Distinct models as (number, model), and the number of the model of every node."""
+    models: list[AbstractCellModel] = []
+    number = {}
+    for tag, model in cells.items():
+        same = next((k for k, known in enumerate(models) if known is model), None)
+        if same is None:
+            models.append(model)
+        number[tag] = len(models) - 1 if same is None else same
+    mesh = heart.mesh
+    if len(models) == 1:
+        return [(0, models[0])], np.zeros(mesh.n_nodes, dtype=np.int32)
+    volume = np.repeat(np.abs(volumes(mesh.points, mesh.tets)), 4)
+    of_tet = np.vectorize(number.get)(heart.regions)
+    share = np.stack(
+        [
+            np.bincount(mesh.tets.ravel(), volume * np.repeat(of_tet == k, 4), mesh.n_nodes)
+            for k in range(len(models))
+        ]
+    )
+    node_model = share.argmax(axis=0).astype(np.int32)
+    return [(k, m) for k, m in enumerate(models) if (node_model == k).any()], node_model
+
+
+def _diffusivities(heart, cells, tissues, dt, scheme):
+    """Diffusivities of every region, tuned or checked against block, and what to expect of them."""
+    spacing = lattice_spacing(heart.mesh)
+    axes = range(1) if heart.f0 is None else range(2) if heart.s0 is None else range(3)
+    known: dict = {}
+    rows, report = [], []
+    for tag, tissue in tissues.items():
+        row = np.zeros(3)
+        for axis in axes:
+            key = (id(cells[tag]), id(tissue), axis)
+            if key not in known:
+                if isinstance(tissue, Velocities):
+                    known[key] = _tuned(cells[tag], float(tissue.cv[axis]), spacing, dt, scheme)
+                else:
+                    known[key] = _raw(cells[tag], tissue, axis, spacing, dt, scheme)
+            row[axis] = known[key]["diffusivity"]
+            report.append({"region": tag, "axis": _AXES[axis], **known[key]})
+        if heart.f0 is not None and heart.s0 is None:
+            row[2] = row[1]
+        rows.append(row)
+    _warn_large_factors(report, spacing)
+    return np.array(rows), report
+
+
+def _tuned(model, velocity, spacing, dt, scheme) -> dict:
+    tuned = tune_cv(model, velocity, spacing, dt=dt, scheme=scheme)
+    return {
+        "diffusivity": tuned.diffusivity,
+        "velocity": tuned.velocity,
+        "continuum_diffusivity": tuned.continuum,
+        "continuum_velocity": velocity,
+        "factor": tuned.factor,
+        "velocity_error": tuned.velocity / velocity - 1.0,
+    }
+
+
+def _raw(model, tissue: Conductivities, axis, spacing, dt, scheme) -> dict:
+    d = float(tissue.diffusivity[axis])
+    ideal = continuum_velocity(model, d, dt=dt)
+    velocity = float(cable_velocity(model, d, spacing, dt=dt, scheme=scheme))
+    return {
+        "diffusivity": d,
+        "velocity": velocity,
+        "continuum_diffusivity": d,
+        "continuum_velocity": ideal,
+        "factor": 1.0,
+        "velocity_error": velocity / ideal - 1.0,
+    }
+
+
+def _refuse_block(report: list[dict], spacing: float) -> None:
+    for row in report:
+        if row["velocity"] == 0.0:
+            raise ModelError(
+                f"a wave {row['axis']} the fibres would block on this mesh: expected velocity "
+                f"0 m/s on a spacing of {spacing:.2f} mm, {row['continuum_velocity']:.2f} m/s in "
+                "the continuum; refine the mesh or give velocities instead of raw conductivities."
+            )
+
+
+def _warn_large_factors(report: list[dict], spacing: float) -> None:
+    large = {(r["axis"], round(r["factor"], 1)) for r in report if r["factor"] > _LARGE_FACTOR}
+    for axis, factor in sorted(large):
+        warnings.warn(
+            f"on this mesh (spacing {spacing:.2f} mm) the numerical diffusion {axis} the fibres is "
+            f"{factor:g} times the tissue's to reach the wanted velocity: activation times follow "
+            "the velocity, but the front is wider than real; refine the mesh to reduce it.",
+            ConductionWarning,
+            stacklevel=2,
+        )
+
+
+def default_unroll() -> int:
+    """Steps in one loop body: 16 where launches are dear (GPU), 1 on CPU."""
+    return 1 if jax.default_backend() == "cpu" else 16

@@ -1,0 +1,233 @@
+r"""The monodomain problem and its one time loop.
+
+:math:`\partial_t V = \nabla \cdot D \nabla V - i_{ion} + i_{stim}`. A step evaluates the cells at
+the voltage of its start and hands their current to the scheme. Steps are grouped in blocks (about
+half a millisecond): activation times are updated every step, everything slower once a block.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from twinheart.cell.gates import step as cell_step
+from twinheart.cell.model import AbstractCellModel
+from twinheart.tissue.discrete import Tissue
+from twinheart.tissue.maps import first_activation, first_repolarisation
+from twinheart.tissue.scheme import Scheme
+from twinheart.tissue.stimulus import Stimulus, pulse_fraction
+from twinheart.types import Array
+
+
+class Monodomain(eqx.Module):
+    """Everything that a simulated beat depends on; a PyTree, differentiable in every number.
+
+    Parameters
+    ----------
+    tissue : Tissue
+        Discrete diffusion.
+    models : tuple of AbstractCellModel
+        Cell models; their nodes are contiguous.
+    model_sizes : tuple of int
+        Number of nodes of each model.
+    stimuli : tuple of Stimulus
+        Pulses.
+    stimulus_masks : tuple of (node,) arrays
+        One where the stimulus acts, else zero.
+    scheme : Scheme
+        Time stepping of the voltage.
+    dt : float
+        Time step [ms].
+    threshold : float
+        Activation threshold [mV].
+    lead_field : (electrode, node) array
+        Operator from V_m to potentials at the electrodes; may have no rows.
+    probes : (probe,) int array
+        Nodes (in the order of the computation) whose V_m is recorded every block.
+    block : int
+        Steps in a block.
+    """
+
+    tissue: Tissue
+    models: tuple[AbstractCellModel, ...]
+    model_sizes: tuple[int, ...] = eqx.field(static=True)
+    stimuli: tuple[Stimulus, ...]
+    stimulus_masks: tuple[Array, ...]
+    scheme: Scheme
+    dt: Array
+    threshold: Array
+    lead_field: Float[Array, "electrode node"]
+    probes: Int[Array, "probe"]
+    block: int = eqx.field(static=True)
+
+
+class State(NamedTuple):
+    """What the loop carries: one array per variable, nothing else."""
+
+    step: Array
+    vm: Array
+    cells: tuple[tuple[Array, ...], ...]
+    lat: Array
+    repol: Array
+    peak: Array
+    rest: Array
+
+
+class Samples(NamedTuple):
+    """What a block reports; stacked over blocks the leading axis is time."""
+
+    t: Array
+    potentials: Array
+    probes: Array
+    largest: Array
+    largest_node: Array
+
+
+def initial_state(problem: Monodomain) -> State:
+    """All cells at the initial values of their models."""
+    n = problem.tissue.n_nodes
+    dtype = problem.tissue.lumped.dtype
+
+    def spread(value, size):
+        return jnp.broadcast_to(jnp.asarray(value, dtype), (size,))
+
+    sizes = problem.model_sizes
+    vm = jnp.concatenate(
+        [spread(m.initial_vm(), size) for m, size in zip(problem.models, sizes, strict=True)]
+    )
+    cells = tuple(
+        tuple(spread(value, size) for value in model.initial_state())
+        for model, size in zip(problem.models, sizes, strict=True)
+    )
+    never = jnp.full(n, jnp.nan, dtype)
+    return State(jnp.asarray(0, jnp.int32), vm, cells, never, never, vm, vm)
+
+
+def _ionic(problem: Monodomain, vm, cells, i_stim, dt):
+    """Currents and next cell states; each model sees its own slice of the nodes."""
+    currents, new, start = [], [], 0
+    for model, size, state in zip(problem.models, problem.model_sizes, cells, strict=True):
+        part = slice(start, start + size)
+        i_ion, state = cell_step(model, vm[part], state, dt, i_stim[part])
+        currents.append(i_ion)
+        new.append(state)
+        start += size
+    return currents[0] if len(currents) == 1 else jnp.concatenate(currents), tuple(new)
+
+
+def _stimulation(problem: Monodomain, t, dt):
+    total = jnp.zeros_like(problem.tissue.lumped)
+    for stimulus, mask in zip(problem.stimuli, problem.stimulus_masks, strict=True):
+        amount = stimulus.amplitude * pulse_fraction(stimulus, t, dt)
+        total = total + amount.astype(mask.dtype) * mask
+    return total
+
+
+def _step(problem: Monodomain, state: State) -> State:
+    dtype = state.vm.dtype
+    dt = problem.dt.astype(dtype)
+    t0 = state.step.astype(dtype) * dt
+    t1 = (state.step + 1).astype(dtype) * dt
+    i_stim = _stimulation(problem, t0, dt)
+    i_ion, cells = _ionic(problem, state.vm, state.cells, i_stim, dt)
+    vm = problem.scheme(problem.tissue, state.vm, i_ion, i_stim, dt)
+    lat = first_activation(state.lat, t0, t1, state.vm, vm, problem.threshold.astype(dtype))
+    return state._replace(step=state.step + 1, vm=vm, cells=cells, lat=lat)
+
+
+def _end_of_block(problem: Monodomain, start: State, end: State) -> tuple[State, Samples]:
+    dtype = end.vm.dtype
+    dt = problem.dt.astype(dtype)
+    t0, t1 = start.step.astype(dtype) * dt, end.step.astype(dtype) * dt
+    peak = jnp.where(jnp.isnan(end.lat), end.rest, jnp.maximum(end.peak, end.vm))
+    repol = first_repolarisation(end.repol, end.lat, peak, end.rest, t0, t1, start.vm, end.vm)
+    size = jnp.where(jnp.isfinite(end.vm), jnp.abs(end.vm), jnp.inf)
+    samples = Samples(
+        t1, problem.lead_field @ end.vm, end.vm[problem.probes], size.max(), size.argmax()
+    )
+    return end._replace(peak=peak, repol=repol), samples
+
+
+def advance(
+    problem: Monodomain, state: State, blocks: int, *, unroll: int = 1, remat: bool = False
+) -> tuple[State, Samples]:
+    """Run `blocks` blocks of steps.
+
+    Parameters
+    ----------
+    problem : Monodomain
+        What to solve.
+    state : State
+        Where it stands.
+    blocks : int
+        Number of blocks (static).
+    unroll : int
+        Steps in one loop body: a GPU captures them in one graph.
+    remat : bool
+        Recompute each step in reverse mode instead of storing its intermediates.
+
+    Returns
+    -------
+    state : State
+        After ``blocks * problem.block`` steps.
+    samples : Samples
+        One row a block.
+    """
+
+    def one_step(state, _):
+        return _step(problem, state), None
+
+    if remat:
+        one_step = jax.checkpoint(one_step)
+
+    def one_block(state, _):
+        end, _ = jax.lax.scan(one_step, state, None, length=problem.block, unroll=unroll)
+        return _end_of_block(problem, state, end)
+
+    return jax.lax.scan(one_block, state, None, length=blocks)
+
+
+def solve(problem: Monodomain, blocks: int, *, unroll: int = 1) -> tuple[State, Samples]:
+    r"""The whole beat as one differentiable function of `problem`.
+
+    Reverse mode keeps about :math:`2\sqrt{n}` copies of the state for n steps: the blocks are
+    grouped, each group is run again on the way back, and each step once more within it. Forward
+    mode (`jax.jvp`) stores nothing.
+
+    Parameters
+    ----------
+    problem : Monodomain
+        What to solve, from its initial state.
+    blocks : int
+        Number of blocks (static).
+    unroll : int
+        See `advance`.
+
+    Returns
+    -------
+    state, samples
+        As from `advance`. Activation times are differentiable through the crossing (see
+        `twinheart.tissue.maps`); they are NaN where nothing happened: mask before summing.
+    """
+    group = max(1, min(blocks, round(np.sqrt(blocks / problem.block))))
+    while blocks % group:
+        group -= 1
+
+    @jax.checkpoint
+    def one_group(state, _):
+        return advance(problem, state, group, unroll=unroll, remat=True)
+
+    state, samples = jax.lax.scan(one_group, initial_state(problem), None, length=blocks // group)
+    return state, jax.tree.map(lambda x: x.reshape(blocks, *x.shape[2:]), samples)
+
+
+def in_node_order(model: AbstractCellModel, order: Int[np.ndarray, "node"], n_mesh: int) -> Any:
+    """Rearrange the per-node parameters of a cell model from mesh order to `order`."""
+
+    def place(leaf):
+        return leaf[order] if eqx.is_array(leaf) and leaf.shape == (n_mesh,) else leaf
+
+    return jax.tree.map(place, model)

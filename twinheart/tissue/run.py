@@ -1,0 +1,284 @@
+"""Running a monodomain problem from the host: snapshots, checkpoints, progress, breakdown."""
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from twinheart.errors import InputError, OutputError, SolverError
+from twinheart.tissue.build import Built, default_unroll
+from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state
+
+_LIMIT_MV = 500.0  # no action potential comes near: beyond it the solution has broken down
+_CHUNK_MS = 5.0  # simulated time between two visits of the host
+_CHECKPOINT_S = 60.0  # wall time between two checkpoints
+
+
+class Run(NamedTuple):
+    """What a run leaves: final state, samples over time, timings [s]."""
+
+    state: State
+    samples: Samples
+    compile_s: float
+    wall_s: float
+    steps: int
+
+
+class VmFile:
+    """V_m snapshots in HDF5, one row a time, never more than one in memory.
+
+    Datasets `t` (time,) [ms] and `vm` (time, node) [mV] in mesh order. Written under a temporary
+    name and renamed by `finish`.
+    """
+
+    def __init__(self, path: str | Path, n_nodes: int, *, resume_at: float | None = None):
+        import h5py
+
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        try:
+            if resume_at is None:
+                self.file = h5py.File(self.partial, "w")
+                self.file.create_dataset("t", (0,), "f8", maxshape=(None,))
+                self.file.create_dataset(
+                    "vm", (0, n_nodes), "f4", maxshape=(None, n_nodes), chunks=(1, n_nodes)
+                )
+                self.file["t"].attrs["unit"], self.file["vm"].attrs["unit"] = "ms", "mV"
+            else:
+                self.file = h5py.File(self.partial, "r+")
+                kept = int((self.file["t"][:] <= resume_at + 1e-6).sum())
+                self.file["t"].resize(kept, axis=0)
+                self.file["vm"].resize(kept, axis=0)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def append(self, t: float, vm: np.ndarray) -> None:
+        """Add one snapshot; on failure the partial file is removed."""
+        try:
+            rows = len(self.file["t"])
+            self.file["t"].resize(rows + 1, axis=0)
+            self.file["vm"].resize(rows + 1, axis=0)
+            self.file["t"][rows], self.file["vm"][rows] = t, vm
+            self.file.flush()
+        except OSError as error:
+            self.discard()
+            raise _unwritable(self.path, error) from None
+
+    def finish(self) -> None:
+        """Close the file and give it its name."""
+        self.file.close()
+        os.replace(self.partial, self.path)
+
+    def close(self) -> None:
+        """Close the file under its temporary name, for a later resume."""
+        self.file.close()
+
+    def discard(self) -> None:
+        """Close and remove the partial file."""
+        try:
+            self.file.close()
+        except OSError:  # the flush of a full disk fails again
+            pass
+        self.partial.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error).splitlines()[0]
+    return OutputError(f"{path}: cannot write: {reason}; free space or choose another folder.")
+
+
+def fingerprint(problem: Monodomain) -> str:
+    """Hash of everything a run depends on: a checkpoint fits one problem only."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(problem):
+        if eqx.is_array(leaf):
+            digest.update(np.asarray(leaf).tobytes())
+    digest.update(f"{problem.block} {problem.model_sizes} {problem.scheme}".encode())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, problem: Monodomain, state: State, samples: list[Samples]) -> None:
+    """Write state and samples atomically, bit for bit.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written; an older checkpoint stays untouched.
+    """
+    import h5py
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with h5py.File(partial, "w") as file:
+            file.attrs["fingerprint"] = fingerprint(problem)
+            for k, leaf in enumerate(jax.tree.leaves(state)):
+                file[f"state/{k}"] = np.asarray(leaf)
+            for name, values in _joined(samples)._asdict().items():
+                file[f"samples/{name}"] = values
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _unwritable(path, error) from None
+
+
+def load_checkpoint(path: Path, problem: Monodomain) -> tuple[State, list[Samples]]:
+    """Read a checkpoint of this very problem.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it belongs to another problem.
+    """
+    import h5py
+
+    if not path.exists():
+        raise InputError(f"{path}: no checkpoint to resume from; start without resume.")
+    template, structure = jax.tree.flatten(initial_state(problem))
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("fingerprint") != fingerprint(problem):
+                raise InputError(
+                    f"{path}: this checkpoint belongs to another heart, model or setting; resume "
+                    "with the same case, or start anew."
+                )
+            leaves = [file[f"state/{k}"][()] for k in range(len(template))]
+            samples = Samples(*(file[f"samples/{name}"][()] for name in Samples._fields))
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({error}); start anew.") from None
+    leaves = [jax.numpy.asarray(new, old.dtype) for new, old in zip(leaves, template, strict=True)]
+    return jax.tree.unflatten(structure, leaves), [samples] if len(samples.t) else []
+
+
+def _joined(samples: list[Samples]) -> Samples:
+    if not samples:
+        return Samples(*(np.zeros(0) for _ in Samples._fields))
+    return Samples(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
+
+
+def run(
+    built: Built,
+    t_end: float,
+    *,
+    points: np.ndarray,
+    snapshots: str | Path | None = None,
+    snapshot_every: float = 5.0,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[float, float], None] | None = None,
+    stop: Callable[[State], bool] | None = None,
+) -> Run:
+    """Run a problem to `t_end`, visiting the host every few milliseconds.
+
+    Parameters
+    ----------
+    built : Built
+        From `build_monodomain`.
+    t_end : float
+        End [ms].
+    points : (node, 3) array
+        Mesh coordinates [mm], to say where a solution broke down.
+    snapshots, snapshot_every
+        HDF5 file of V_m snapshots (see `VmFile`) and their interval [ms].
+    checkpoint : path, optional
+        Written about every minute and on interruption; removed by nobody.
+    resume : bool
+        Go on from `checkpoint`: the result is the same, bit for bit.
+    progress : callable, optional
+        Called with (t, t_end) [ms].
+    stop : callable, optional
+        Given the state, tells whether to end before `t_end`.
+
+    Returns
+    -------
+    Run
+        Final state and samples.
+
+    Raises
+    ------
+    SolverError
+        If the potential leaves the physical range: time, node and likely cause.
+    KeyboardInterrupt
+        After the checkpoint has been written.
+    """
+    problem = built.problem
+    block_ms = problem.block * float(problem.dt)
+    total = math.ceil(t_end / block_ms - 1e-6)
+    every = max(1, round(snapshot_every / block_ms))
+    chunk = _chunk(total, every if snapshots else round(_CHUNK_MS / block_ms))
+    state, samples = initial_state(problem), []
+    if resume:
+        if checkpoint is None:
+            raise InputError("resume needs the path of a checkpoint.")
+        state, samples = load_checkpoint(Path(checkpoint), problem)
+    done = int(state.step) // problem.block
+    vm_file = None
+    if snapshots is not None:
+        at = done * block_ms if resume else None
+        vm_file = VmFile(snapshots, problem.tissue.n_nodes, resume_at=at)
+        if not resume:
+            vm_file.append(0.0, problem.tissue.to_mesh_order(state.vm))
+    start = time.perf_counter()
+    compiled = eqx.filter_jit(_advance_chunk).lower(problem, state, chunk).compile()
+    compile_s = time.perf_counter() - start
+    start = saved = time.perf_counter()
+    first = done
+    try:
+        while done < total:
+            state, new = jax.block_until_ready(compiled(problem, state, chunk))
+            new = Samples(*(np.asarray(x) for x in new))
+            _check(new, problem, points)
+            samples.append(new)
+            done += chunk
+            if vm_file is not None and done % every == 0:
+                vm_file.append(done * block_ms, problem.tissue.to_mesh_order(state.vm))
+            if progress is not None:
+                progress(min(done * block_ms, t_end), t_end)
+            if stop is not None and stop(state):
+                break
+            if checkpoint is not None and time.perf_counter() - saved > _CHECKPOINT_S:
+                save_checkpoint(Path(checkpoint), problem, state, samples)
+                saved = time.perf_counter()
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            save_checkpoint(Path(checkpoint), problem, state, samples)
+        if vm_file is not None:
+            vm_file.close() if checkpoint is not None else vm_file.discard()
+        raise
+    except BaseException:
+        if vm_file is not None:
+            vm_file.discard()
+        raise
+    wall_s = time.perf_counter() - start
+    if vm_file is not None:
+        vm_file.finish()
+    return Run(state, _joined(samples), compile_s, wall_s, (done - first) * problem.block)
+
+
+def _chunk(total: int, wanted: int) -> int:
+    """Blocks between two visits of the host: divides the total, so that one program serves all."""
+    largest = max(1, min(wanted, total))
+    return next(n for n in range(largest, 0, -1) if total % n == 0 and wanted % n == 0)
+
+
+def _advance_chunk(problem: Monodomain, state: State, blocks: int):
+    return advance(problem, state, blocks, unroll=default_unroll())
+
+
+def _check(samples: Samples, problem: Monodomain, points: np.ndarray) -> None:
+    bad = np.flatnonzero(~(samples.largest < _LIMIT_MV))
+    if not bad.size:
+        return
+    node = int(np.asarray(problem.tissue.order)[samples.largest_node[bad[0]]])
+    place = ", ".join(f"{x:.1f}" for x in points[node])
+    raise SolverError(
+        f"V_m left the physical range at t = {samples.t[bad[0]]:.2f} ms, node {node} at ({place}) "
+        f"mm, with dt = {float(problem.dt):g} ms: likely too large a time step for the cell model, "
+        "or too strong or negative a stimulus there; lower dt or check the stimulus."
+    )
