@@ -123,7 +123,10 @@ def test_options_replace_keys_of_the_file(tmp_path):
         ("[simulation]\ndt = nan", r"'simulation.dt' is nan, expected a finite number"),
         ("[simulation]\ndt = -0.02", r"'simulation.dt' is -0.02, expected greater than 0 \[ms\]"),
         ("[simulation]\ndt = true", r"'simulation.dt' is True, expected a number"),
-        ("[heart]\nfibres = [1, 2]", r"'heart.fibres' is \[1, 2\], expected a list of three"),
+        (
+            "[heart]\nfibre_direction = [1, 2]",
+            r"'heart.fibre_direction' is \[1, 2\], expected a list of three",
+        ),
         ("[heart]\nlength_unit = 'inch'", r"expected 'um', 'mm', 'cm' or 'm'"),
         ("heart = 3", r"'heart' is 3, expected a table"),
         ("stimuli = 3", r"'stimuli' is 3, expected a list"),

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -79,12 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        status = typer.main.get_command(app).main(given, "twinheart", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            status = typer.main.get_command(app).main(given, "twinheart", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             traceback.print_exc()
         return _report(error)
+
+
+def _note(message: Warning | str, *_: object) -> None:
+    """Say a warning as one line on stderr, without the place in the code it comes from."""
+    say(f"twinheart: note: {' '.join(str(message).split())}")
 
 
 def _report(error: BaseException) -> int:

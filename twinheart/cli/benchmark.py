@@ -23,7 +23,7 @@ def niederer(
     as_json: _Json = False,
 ) -> None:
     """Activation times at the nine points of the N-version benchmark (Niederer et al. 2011)."""
-    from twinheart.cli.niederer import run_niederer
+    from twinheart.tissue.niederer import run_niederer
 
     with progress("Niederer slab") as show:
         result = run_niederer(dx, dt, scheme, progress=show)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twinheart.cli.case import Case, ConductionSection
+from twinheart.cli.case import Case, ConductionSection, HeartSection
+from twinheart.cli.terminal import say
 from twinheart.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -40,19 +41,33 @@ def build_heart(case: Case) -> "Heart":
         heart = demo_heart()
     else:
         heart = load_heart(section.file, length_unit=section.length_unit)
-    if section.fibres is not None:
-        direction = np.asarray(section.fibres)
-        length = np.linalg.norm(direction)
-        if length == 0:
-            raise InputError("heart.fibres is [0, 0, 0], expected a direction.")
-        f0 = np.tile(direction / length, (heart.mesh.n_tets, 1))
-        heart = Heart(heart.mesh, f0=f0, regions=heart.regions)
     if section.max_edge is not None:
         # The children of a tetrahedron follow each other and take its fibre and its tag.
         mesh = refine_to(heart.mesh, section.max_edge)
         many = mesh.n_tets // heart.mesh.n_tets
         f0, s0 = (None if v is None else np.repeat(v, many, axis=0) for v in (heart.f0, heart.s0))
         heart = Heart(mesh, f0=f0, s0=s0, regions=np.repeat(heart.regions, many))
+    return _with_fibres(heart, section)
+
+
+def _with_fibres(heart: "Heart", section: HeartSection) -> "Heart":
+    from twinheart.anatomy import Heart
+    from twinheart.anatomy.fibres import add_fibres
+
+    if section.fibres == "rule":
+        return add_fibres(heart, alpha_endo=section.alpha_endo, alpha_epi=section.alpha_epi)
+    if section.fibres == "constant":
+        direction = np.asarray(section.fibre_direction)
+        length = np.linalg.norm(direction)
+        if length == 0:
+            raise InputError("heart.fibre_direction is [0, 0, 0], expected a direction.")
+        f0 = np.tile(direction / length, (heart.mesh.n_tets, 1))
+        return Heart(heart.mesh, f0=f0, regions=heart.regions)
+    if heart.f0 is None:
+        say(
+            f"twinheart: note: {section.file} has no fibres; the tissue conducts equally in all "
+            "directions (heart.fibres in a case file gives it some)"
+        )
     return heart
 
 

@@ -18,9 +18,10 @@ MAX_BYTES = 1_000_000  # a case file is a page of text; anything larger is not o
 def key(default: Any = ..., *, text: str, unit: str = "", source: str = "", **limits: Any) -> Any:
     """Declare a key: its default, what it means, its unit and where the default comes from."""
     extra: dict[str, Any] = {"unit": unit, "source": source}
-    if default in ([], {}):
-        factory = type(default)
-        return Field(default_factory=factory, description=text, json_schema_extra=extra, **limits)
+    if isinstance(default, list | dict):
+        return Field(
+            default_factory=default.copy, description=text, json_schema_extra=extra, **limits
+        )
     return Field(default, description=text, json_schema_extra=extra, **limits)
 
 
@@ -48,11 +49,22 @@ class HeartSection(Section):
         unit="mm",
         gt=0,
     )
-    fibres: list[float] | None = key(
-        None,
-        text="One fibre direction [x, y, z] for the whole heart, instead of those in the file.",
+    fibres: Literal["file", "rule", "constant"] = key(
+        "file",
+        text="'file': as stored in the mesh; 'rule': by the helix angles below, where surfaces are "
+        "tagged; 'constant': one direction for the whole heart.",
+    )
+    fibre_direction: list[float] = key(
+        [1.0, 0.0, 0.0],
+        text="Fibre direction [x, y, z], for 'constant'.",
         min_length=3,
         max_length=3,
+    )
+    alpha_endo: float = key(
+        60.0, text="Helix angle at the endocardium, for 'rule'.", unit="degrees", ge=-90, le=90
+    )
+    alpha_epi: float = key(
+        -60.0, text="Helix angle at the epicardium, for 'rule'.", unit="degrees", ge=-90, le=90
     )
 
 
@@ -194,6 +206,7 @@ class OutputSection(Section):
     snapshot_every: float = key(
         5.0, text="Time between stored V_m frames; 0 stores none.", unit="ms", ge=0
     )
+    paraview: bool = key(False, text="Store the V_m frames as VTKHDF too, with the mesh.")
     report: bool = key(True, text="Draw the pictures and write report.html.")
 
 

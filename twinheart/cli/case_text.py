@@ -21,7 +21,6 @@ HEADER = """\
 SAMPLES: dict[str, Any] = {
     "length_unit": "mm",
     "max_edge": 1.0,
-    "fibres": [1.0, 0.0, 0.0],
     "conductivities": "niederer2011",
     "sigma_il": 0.17,
     "sigma_it": 0.019,

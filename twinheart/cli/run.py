@@ -13,9 +13,11 @@ from twinheart.cli.case import Case
 from twinheart.cli.case_text import case_toml
 from twinheart.cli.terminal import plain, progress
 from twinheart.errors import OutputError
+from twinheart.mesh.io.atomic import written_whole
 
 if TYPE_CHECKING:
     from twinheart.ecg import Ecg
+    from twinheart.mesh import TetMesh
     from twinheart.twin import Beat, Twin
 
 CHECKPOINT = "checkpoint.h5"
@@ -56,7 +58,7 @@ def run_case(case: Case, folder: Path, *, resume: bool = False) -> dict[str, Any
     stimuli = build_stimuli(case)
     beat = _simulate(case, twin, stimuli, folder, resume=resume)
     files = write_results(case, twin, beat, folder)
-    summary = summarise(beat) | {"wall_s": time.perf_counter() - start}
+    summary = summarise(beat) | beat.stats | {"total_s": time.perf_counter() - start}
     if case.output.report:
         files += _report(case, twin, beat, folder)
     files.append(folder / "summary.json")
@@ -92,13 +94,8 @@ def write_text(path: Path, text: str) -> None:
     OutputError
         If it cannot be written; no partial file stays.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}.") from None
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _simulate(case: Case, twin: "Twin", stimuli: list, folder: Path, *, resume: bool) -> "Beat":
@@ -177,8 +174,22 @@ def write_results(case: Case, twin: "Twin", beat: "Beat", folder: Path) -> list[
         write_ecg_csv(folder / "ecg.csv", beat.ecg)
         write_wfdb(folder / "ecg", beat.ecg)
     if beat.vm_file is not None:
-        files.append(Path(beat.vm_file))
+        files.append(beat.vm_file)
+        if case.output.paraview:
+            files.append(_write_frames(mesh, beat.vm_file, folder / "vm.vtkhdf"))
     return files
+
+
+def _write_frames(mesh: "TetMesh", frames: Path, path: Path) -> Path:
+    """Copy the stored V_m frames into a file that ParaView opens, one at a time."""
+    import h5py
+
+    from twinheart.mesh.io import VtkHdfWriter
+
+    with h5py.File(frames) as file, VtkHdfWriter(path, mesh) as writer:
+        for t, vm in zip(file["t"], file["vm"], strict=True):
+            writer.append(float(t), {"vm": vm})
+    return path
 
 
 def summarise(beat: "Beat") -> dict[str, Any]:
@@ -203,7 +214,6 @@ def summarise(beat: "Beat") -> dict[str, Any]:
         "activated_fraction": float(active.mean()),
         "apd90_mean_ms": float(apd90[recovered].mean()) if recovered.any() else float("nan"),
         "qrs_duration_ms": _qrs(beat.ecg),
-        "n_nodes": len(lat),
     }
 
 
