@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twinheart.errors import MeshError
-from twinheart.mesh.generate import cable, slab
+from twinheart.mesh.generate import cable, lv_ellipsoid, slab
 
 EXACT64 = 1e-12
 
@@ -29,9 +29,7 @@ def test_slab_is_conforming_and_fills_its_box(mirrored):
     # A conforming mesh has its boundary faces on the box only: two triangles a square.
     assert (counts == 1).sum() == 2 * 2 * (4 * 3 + 3 * 2 + 4 * 2)
     outer = mesh.points[faces[counts == 1]]
-    on_box = (np.ptp(outer, axis=1) == 0) & (
-        (outer[:, 0] == 0) | (outer[:, 0] == [2.0, 1.5, 1.0])
-    )
+    on_box = (np.ptp(outer, axis=1) == 0) & ((outer[:, 0] == 0) | (outer[:, 0] == [2.0, 1.5, 1.0]))
     assert on_box.any(axis=1).all()
 
 
@@ -48,9 +46,7 @@ def test_mirrored_slab_is_the_reflection_of_the_other():
     np.testing.assert_array_equal(plain.points, mirrored.points)
 
     def centres(mesh):
-        return np.sort(
-            mesh.points[mesh.tets].mean(axis=1).round(9).view("f8,f8,f8"), axis=0
-        )
+        return np.sort(mesh.points[mesh.tets].mean(axis=1).round(9).view("f8,f8,f8"), axis=0)
 
     reflected = plain.points.copy()
     reflected[:, 0] = 1.0 - reflected[:, 0]
@@ -62,9 +58,7 @@ def test_mirrored_slab_is_the_reflection_of_the_other():
 def test_cable_is_one_cube_thick():
     mesh = cable(10.0, 0.25)
     assert mesh.n_nodes == 41 * 4
-    np.testing.assert_allclose(
-        np.ptp(mesh.points, axis=0), [10.0, 0.25, 0.25], rtol=EXACT64
-    )
+    np.testing.assert_allclose(np.ptp(mesh.points, axis=0), [10.0, 0.25, 0.25], rtol=EXACT64)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +80,35 @@ def test_cable_is_one_cube_thick():
 def test_slab_refuses_impossible_sizes(size, edge, message):
     with pytest.raises(MeshError, match=message):
         slab(size, edge)
+
+
+def test_lv_ellipsoid_has_the_exact_volume_and_closed_tagged_surfaces():
+    mesh = lv_ellipsoid(edge=2.0)
+
+    def below(radius, depth, height=20.0):
+        return np.pi * radius**2 * (height + depth - (height**3 + depth**3) / (3 * depth**2))
+
+    assert _volumes(mesh).sum() == pytest.approx(below(34.0, 71.5) - below(24.5, 65.0), rel=5e-3)
+    classes = mesh.point_fields["surf_class"]
+    faces, counts = _face_counts(mesh.tets)
+    surface = np.unique(faces[counts == 1])
+    assert (classes[surface] > 0).all()
+    assert (np.delete(classes, surface) == 0).all()
+    np.testing.assert_allclose(mesh.points[classes == 1, 2], 20.0, atol=1e-5)
+    # No tetrahedron reaches from the endocardium to the epicardium: the wall has no short cut.
+    tags = classes[mesh.tets]
+    assert not ((tags == 2).any(axis=1) & (tags == 3).any(axis=1)).any()
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"wall": -1.0}, "wall is -1.0 mm"),
+        ({"base_height": 70.0}, "the base must cut it"),
+        ({"apex_wall": 2.0, "edge": 2.0}, "edge of at most 1.33 mm"),
+        ({"edge": float("nan")}, "edge is nan"),
+    ],
+)
+def test_lv_ellipsoid_refuses_impossible_shapes(request_, message):
+    with pytest.raises(MeshError, match=message):
+        lv_ellipsoid(**request_)

@@ -177,7 +177,7 @@ def stiffness_edges(
     for start in range(0, mesh.n_tets, chunk):
         part = slice(start, start + chunk)
         grad, volume = gradients(mesh.points, mesh.tets[part])
-        local = tet_stiffness(grad, volume, tensor if tensor.ndim == 0 else tensor[part])
+        local = tet_stiffness(grad, volume, float(tensor) if tensor.ndim == 0 else tensor[part])
         weights += np.bincount(
             graph.tet_edges[part].ravel(), weights=local.ravel(), minlength=graph.n_edges
         )

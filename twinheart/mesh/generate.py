@@ -1,4 +1,4 @@
-"""Test bodies made without any input: slab and cable."""
+"""Bodies made without any input: slab, cable and a left-ventricular ellipsoid."""
 
 from itertools import permutations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from twinheart.errors import MeshError
 from twinheart.mesh.core import TetMesh
+from twinheart.mesh.implicit import SurfaceClass, ellipsoid, surface_classes
+from twinheart.mesh.stuffing import stuff
 
 
 def slab(size, edge: float, mirrored: bool = False) -> TetMesh:
@@ -85,6 +87,78 @@ def cable(length: float, edge: float) -> TetMesh:
     84
     """
     return slab((length, edge, edge), edge)
+
+
+def lv_ellipsoid(
+    *,
+    edge: float = 2.0,
+    radius: float = 24.5,
+    depth: float = 65.0,
+    base_height: float = 20.0,
+    wall: float = 9.5,
+    apex_wall: float = 6.5,
+) -> TetMesh:
+    """A left ventricle: the wall between two prolate ellipsoids, cut by the base plane.
+
+    The centre of the ellipsoids is the origin; the base is the plane ``z = base_height``, the
+    apex points to -z. The default cavity holds 118 ml.
+
+    Parameters
+    ----------
+    edge : float
+        Mean edge length [mm].
+    radius, depth : float
+        Semi-axes of the cavity [mm], across and along z.
+    base_height : float
+        Height of the base above the centre [mm].
+    wall, apex_wall : float
+        Thickness of the wall at the equator and at the apex [mm].
+
+    Returns
+    -------
+    TetMesh
+        With the point field ``surf_class`` (`SurfaceClass`: 1 base, 2 epicardium, 3 LV
+        endocardium, 0 interior); `anatomy.add_fibres` gives it fibres.
+
+    Raises
+    ------
+    MeshError
+        If a length is not positive, the base is beyond the end of the cavity, or the wall is
+        thinner than one and a half edges.
+
+    Examples
+    --------
+    >>> from twinheart.mesh.generate import lv_ellipsoid
+    >>> sorted(set(lv_ellipsoid(edge=4.0, wall=12.0).point_fields["surf_class"].tolist()))
+    [0, 1, 2, 3]
+    """
+    measures = {"radius": radius, "depth": depth, "wall": wall, "apex_wall": apex_wall}
+    for name, length in measures.items():
+        if not (np.isfinite(length) and length > 0):
+            raise MeshError(f"{name} is {length} mm, expected a positive length.")
+    if not -depth < base_height < depth:
+        raise MeshError(
+            f"base_height is {base_height} mm, but the cavity reaches from {-depth:g} to "
+            f"{depth:g} mm: the base must cut it."
+        )
+    if min(wall, apex_wall) < 1.5 * edge:
+        raise MeshError(
+            f"a wall of {min(wall, apex_wall):g} mm gets holes at an edge of {edge:g} mm: take an "
+            f"edge of at most {min(wall, apex_wall) / 1.5:.3g} mm."
+        )
+    inner = np.array([radius, radius, depth])
+    outer = inner + np.array([wall, wall, apex_wall])
+    sides = {
+        SurfaceClass.BASE: lambda x: x[:, 2] - base_height,
+        SurfaceClass.EPICARDIUM: lambda x: ellipsoid(x, (0, 0, 0), outer),
+        SurfaceClass.LV_ENDOCARDIUM: lambda x: -ellipsoid(x, (0, 0, 0), inner),
+    }
+    mesh = stuff(
+        lambda x: np.max([side(x) for side in sides.values()], axis=0),
+        [-outer, [outer[0], outer[1], base_height]],
+        edge,
+    )
+    return TetMesh(mesh.points, mesh.tets, {"surf_class": surface_classes(mesh, sides)})
 
 
 def _cube_counts(size, edge: float) -> np.ndarray:
