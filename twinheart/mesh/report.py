@@ -119,7 +119,7 @@ class MeshReport:
         return (self._unit(), *self.notes, *self._defects(), *self.repairs)
 
     def _unit(self) -> str:
-        return f"length unit {self.length_unit}: {self.length_unit_source or 'as given'}"
+        return f"length unit {self.length_unit} ({self.length_unit_source or 'as given'})"
 
     def _defects(self) -> tuple[str, ...]:
         cell = ("tetrahedron", "tetrahedra") if self.n_tets else ("triangle", "triangles")
@@ -152,7 +152,7 @@ class MeshReport:
         return replace(self, notes=self.notes + notes, repairs=self.repairs + repairs)
 
 
-_TETS_ONLY = {"n_tets", "n_flipped", "volume_ml", "min_dihedral_deg", "max_dihedral_deg",
+_TETS_ONLY = {"n_flipped", "volume_ml", "min_dihedral_deg", "max_dihedral_deg",
               "min_dihedral_percentiles_deg"}  # fmt: skip
 _SURFACE_ONLY = {"n_triangles", "area_mm2", "enclosed_volume_ml", "closed"}
 

@@ -1,7 +1,7 @@
 """The length unit of a mesh, recognised from the size of what it shows."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from twinheart.errors import UnitError
 from twinheart.mesh.quality import components
@@ -76,10 +76,7 @@ def recognise_unit(points: Points, cells: Int[np.ndarray, "cell corner"]) -> tup
     >>> recognise_unit(np.eye(4, 3, -1) * 0.1, np.array([[0, 1, 2, 3]]))[0]
     'm'
     """
-    labels = components(cells, len(points))
-    used = np.zeros(len(points), dtype=bool)
-    used[cells] = True
-    extents = np.ptp(points[used & (labels == 0)], axis=0)
+    extents = _extents(points, cells)
     sizes = {unit: float(extents.max()) * factor for unit, factor in LENGTH_UNITS_MM.items()}
     shown = " x ".join(f"{e:.3g}" for e in extents)
     possible = [u for u, size in sizes.items() if _POSSIBLE[0] <= size <= _POSSIBLE[1]]
@@ -90,8 +87,34 @@ def recognise_unit(points: Points, cells: Int[np.ndarray, "cell corner"]) -> tup
     if len(hearts) == 1 and extents.min() >= _HEART_ASPECT * extents.max():
         unit = hearts[0]
         return unit, f"recognised: {shown} {unit} is the size and shape of a human heart"
-    choices = " or ".join(f"{sizes[u]:.3g} mm (if in {u})" for u in possible)
+    choices = " or ".join(f"{sizes[u]:.3g} mm (if in {u})" for u in possible) or "no size known"
     raise UnitError(
-        f"cannot tell the length unit: the extent of {shown} could be {choices or 'nothing known'}; "
-        "say it with --length-unit (or length_unit=): um, mm, cm or m."
+        f"cannot tell the length unit: an extent of {shown} could be {choices}; say it with "
+        "--length-unit (or length_unit=): um, mm, cm or m."
     )
+
+
+def check_micrometres(points: Points, cells: Int[np.ndarray, "cell corner"]) -> None:
+    """Refuse to take as micrometres what would be a heart in millimetres.
+
+    openCARP's files are in micrometres by definition, but are often written in millimetres.
+
+    Raises
+    ------
+    UnitError
+        If the largest extent is that of a human heart in mm, hence a tenth of a mm in um.
+    """
+    largest = float(_extents(points, cells).max())
+    if _HEART[0] <= largest <= _HEART[1]:
+        raise UnitError(
+            f"an extent of {largest:.3g} um, the unit of openCARP's files, is tiny, but in mm it "
+            "is a heart's: say which it is with --length-unit (or length_unit=)."
+        )
+
+
+def _extents(points: Points, cells: Int[np.ndarray, "cell corner"]) -> Float[np.ndarray, "3"]:
+    """Extent of the largest component in x, y and z."""
+    labels = components(cells, len(points))
+    used = np.zeros(len(points), dtype=bool)
+    used[cells] = True
+    return np.ptp(points[used & (labels == 0)], axis=0)

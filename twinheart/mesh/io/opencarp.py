@@ -15,6 +15,7 @@ ELEMENTS = {
     b"Qd": ("quad", 4), b"Py": ("pyramid", 5), b"Oc": ("octahedron", 6), b"Pr": ("wedge", 6),
     b"Hx": ("hexahedron", 8),
 }  # fmt: skip
+OPENCARP = "openCARP"
 SUFFIXES = (".pts", ".elem", ".lon")
 
 
@@ -43,7 +44,7 @@ def read_opencarp(path: Path) -> RawMesh:
     points_path, cells_path, fibres_path = (base.with_name(base.name + s) for s in SUFFIXES)
     points = _rows(points_path, 3, "node")
     cells, fields, lines = _elements(cells_path)
-    mesh = RawMesh(path, "openCARP", points, cells, {}, fields)
+    mesh = RawMesh(path, OPENCARP, points, cells, {}, fields)
     mesh.unit, mesh.unit_source = "um", "openCARP files are in micrometres by definition"
     if fibres_path.exists():
         vectors = _fibres(fibres_path, sum(map(len, cells.values())))

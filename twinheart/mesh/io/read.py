@@ -11,7 +11,7 @@ from twinheart.mesh.core import TetMesh, TriMesh
 from twinheart.mesh.defects import check_finite
 from twinheart.mesh.fields import tags_as_integers
 from twinheart.mesh.io.meshiofiles import read_with_meshio
-from twinheart.mesh.io.opencarp import read_opencarp
+from twinheart.mesh.io.opencarp import OPENCARP, read_opencarp
 from twinheart.mesh.io.ply import read_ply
 from twinheart.mesh.io.raw import RawMesh
 from twinheart.mesh.io.simplices import counted_from_zero, tetrahedra, triangles
@@ -22,7 +22,7 @@ from twinheart.mesh.io.vtklegacy import read_vtk_legacy
 from twinheart.mesh.io.vtkxml import read_vtk_xml
 from twinheart.mesh.repair import repair
 from twinheart.mesh.report import MeshReport, examine
-from twinheart.mesh.scale import recognise_unit, unit_named
+from twinheart.mesh.scale import check_micrometres, recognise_unit, unit_named
 from twinheart.units import length_factor
 
 READERS: dict[str, Callable[[Path], RawMesh]] = {
@@ -195,9 +195,11 @@ def _unit(raw: RawMesh, cells: np.ndarray, given: str | None) -> tuple[str, str]
         if raw.unit and unit != unit_named(raw.unit):
             raw.notes.append(f"{raw.unit_source} says '{raw.unit}', but '{unit}' was asked for")
         return unit, "as asked for"
-    if raw.unit:
-        return unit_named(raw.unit), raw.unit_source
     try:
+        if raw.format == OPENCARP:
+            check_micrometres(raw.points, cells)
+        if raw.unit:
+            return unit_named(raw.unit), raw.unit_source
         return recognise_unit(raw.points, cells)
     except UnitError as error:
         raise UnitError(f"{raw.path}: {error}") from None
