@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from twinheart.cell.elementary import SharedExponentials, driving_ratio, inverses, powerable_exp
 from twinheart.cell.model import AbstractCellModel, Gate, as_parameter, parameter
 from twinheart.errors import ModelError
 
@@ -105,86 +106,141 @@ class TenTusscher2006(AbstractCellModel):
         return {k: (x, "mM" if "_" in k and k != "r_prime" else "1") for k, x in values.items()}
 
     def rates(self, vm, state, i_stim=0.0):
-        (xr1, xr2, xs, m, h, j, d, f, f2, fcass, s, r) = state[:12]
-        ca_i, ca_sr, ca_ss, r_prime, na_i, k_i = state[12:]
-        ca_sr, na_i, k_i = ca_sr + _CA_SR, na_i + _NA_I, k_i + _K_I
+        gates, ions = state[:12], self._concentrations(state[12:])
+        i_ion, i_na, i_k, i_ca, i_cal = self._currents(vm, gates, ions, i_stim)
+        sodium = -i_na * self._per_charge(self.v_c)
+        potassium = -i_k * self._per_charge(self.v_c)
+        calcium, fcass = self._calcium(ions, i_ca, i_cal)
+        *others, s, r = _voltage_gates(vm, self.variant)
+        return i_ion, (*others, fcass, s, r, *calcium, sodium, potassium)
+
+    def _per_charge(self, volume):
+        return self.capacitance / (volume * FARADAY)
+
+    def _concentrations(self, stored):
+        ca_i, ca_sr, ca_ss, r_prime, na_i, k_i = stored
+        return ca_i, ca_sr + _CA_SR, ca_ss, r_prime, na_i + _NA_I, k_i + _K_I
+
+    def _currents(self, vm, gates, ions, i_stim):
+        xr1, xr2, xs, m, h, j, d, f, f2, fcass, s, r = gates
+        ca_i, _, ca_ss, _, na_i, k_i = ions
         rt_f = GAS_CONSTANT * self.temperature / FARADAY
-        log_na, log_k, log_ca = jnp.log(na_i), jnp.log(k_i), jnp.log(ca_i)
-        e_na = rt_f * (jnp.log(self.na_o) - log_na)
-        e_k = rt_f * (jnp.log(self.k_o) - log_k)
-        e_ks = rt_f * (jnp.log(self.k_o + self.p_kna * self.na_o) - jnp.log(k_i + self.p_kna * na_i))
-        e_ca = 0.5 * rt_f * (jnp.log(self.ca_o) - log_ca)
-        sqrt_ko = jnp.sqrt(self.k_o / 5.4)
+        e_na = rt_f * jnp.log(self.na_o) - rt_f * jnp.log(na_i)
+        e_k = rt_f * jnp.log(self.k_o) - rt_f * jnp.log(k_i)
+        e_ks = rt_f * jnp.log(self.k_o + self.p_kna * self.na_o) - rt_f * jnp.log(
+            k_i + self.p_kna * na_i
+        )
+        e_ca = 0.5 * rt_f * jnp.log(self.ca_o) - 0.5 * rt_f * jnp.log(ca_i)
 
-        x = vm - e_k
-        q = jnp.exp(0.02 * x)  # 0.06, 0.1 and 0.5 are multiples of this slope
-        q2 = q * q
-        q3 = q2 * q
-        q5 = q3 * q2
-        alpha_k1 = 0.1 / (1 + math.exp(-12) * q3)
-        y = 0.0002 * (x + 100)
-        beta_k1 = (3 * (1 + y + 0.5 * y * y + y*y*y/6) + math.exp(-1) * q5) / (1 + jnp.exp(-0.5*x))
-        i_k1 = self.g_k1 * sqrt_ko * alpha_k1 / (alpha_k1 + beta_k1) * x
-        i_kr = self.g_kr * sqrt_ko * xr1 * xr2 * x
-        i_to = self.g_to * r * s * x
-        i_pk = self.g_pk * x / (1 + jnp.exp((25 - vm) / 5.98))
-        i_ks = self.g_ks * xs * xs * (vm - e_ks)
-        i_na = self.g_na * m * m * m * h * j * (vm - e_na)
-        i_bna = self.g_bna * (vm - e_na)
+        # exp(0.05 v F/RT) to the powers 13, 18, 20, 40 serves exchanger, pump and I_CaL
+        root = powerable_exp(vm * (0.05 / rt_f))
+        exp_z = root**20
+        nak_den = (na_i + self.k_mna) * (exp_z + 0.1245 * root**18 + 0.0353)
+        naca_den = root**13 + self.k_sat
+        i_nak = (self.p_nak * self.k_o / (self.k_o + self.k_mk)) * na_i * exp_z / nak_den
+        k_naca = self.k_naca / ((self.km_nai**3 + self.na_o**3) * (self.km_ca + self.ca_o))
+        i_naca = (
+            (k_naca * self.ca_o) * na_i**3 * exp_z - (k_naca * self.na_o**3 * self.alpha) * ca_i
+        ) / naca_den
+
+        z = (vm - 15) * (2 / rt_f)
+        exp_2 = jnp.exp(-30 / rt_f) * exp_z**2
+        dr1, dr2 = driving_ratio(z, exp_2)
+        i_cal = (
+            (2 * FARADAY * self.g_cal) * d * f * f2 * fcass
+            * (0.25 * ca_ss * exp_2 - self.ca_o) * dr1) /dr2
+
+        dv = vm - e_k
+        k1_num, k1_den = _inward_rectifier(dv)
+        pk_den = 1 + jnp.exp((25 - vm) * (1/ 5.98))
+        sqrt_k_o = jnp.sqrt(self.k_o / 5.4)
+        i_kk = dv * (
+            (self.g_k1 * sqrt_k_o) * k1_num * pk_den + k1_den * (self.g_pk + pk_den * (
+            (self.g_kr * sqrt_k_o) * xr1 * xr2
+            + self.g_to * r * s))) / (k1_den * pk_den)
+        i_k = i_kk + self.g_ks * xs**2 * (vm - e_ks)
+        i_na = (self.g_na * m**3 * h * j + self.g_bna) * (vm - e_na)
         i_bca = self.g_bca * (vm - e_ca)
-        z = vm / rt_f
-        z2 = 2 * (vm - 15) / rt_f
-        small = jnp.abs(z2) < 0.1
-        zs = jnp.where(small, 1.0, z2)
-        ez2 = jnp.exp(z2)
-        ghk = jnp.where(small, 1 - z2 / 2 + z2 * z2 / 12, zs / (jnp.where(small, 2.0, ez2) - 1))
-        i_cal = self.g_cal * d * f * f2 * fcass * 2 * FARADAY * (0.25 * ca_ss * ez2 - self.ca_o) * ghk
-        i_nak = (self.p_nak * self.k_o / (self.k_o + self.k_mk)) * na_i / (na_i + self.k_mna) / (
-            1 + 0.1245 * jnp.exp(-0.1 * z) + 0.0353 * jnp.exp(-z))
-        eg = jnp.exp((0.35 - 1) * z)
-        i_naca = self.k_naca * (jnp.exp(0.35 * z) * na_i**3 * self.ca_o - eg * self.na_o**3 * ca_i * self.alpha) / (
-            (self.km_nai**3 + self.na_o**3) * (self.km_ca + self.ca_o) * (1 + self.k_sat * eg))
         i_pca = self.g_pca * ca_i / (ca_i + self.k_pca)
-        i_ion = i_k1 + i_to + i_kr + i_ks + i_cal + i_nak + i_na + i_bna + i_naca + i_bca + i_pk + i_pca
+        i_ca = i_bca + i_pca - 2 * i_naca
+        i_ion = i_k + i_nak + i_na + i_cal + i_naca + i_bca + i_pca
+        return i_ion, i_na + 3 * (i_nak + i_naca), i_k - i_stim - 2 * i_nak, i_ca, i_cal
 
-        i_up = self.vmax_up / (1 + (self.k_up / ca_i)**2)
+    def _calcium(self, ions, i_ca, i_cal):
+        ca_i, ca_sr, ca_ss, r_prime, _, _ = ions
+        ca_ss2, ca_sr2 = ca_ss**2, ca_sr**2
+        ca_i2 = ca_i**2
+        # casr
+        kc_num = (self.max_sr * self.ec**2) + self.min_sr * ca_sr2
+        kc_den = self.ec**2 + ca_sr2
+        bi = (ca_i + self.k_buf_c)**2
+        bsr = (ca_sr + self.k_buf_sr)**2
+        bss = (ca_ss + self.k_buf_ss)**2
+        inv_up, inv_bi = inverses(ca_i2 + self.k_up**2, bi + self.buf_c * self.k_buf_c)
+        rel_num = self.k1_prime * ca_ss2 * kc_den
+        inv_kc, inv_rel, inv_bsr, inv_bss = inverses(kc_den, self.k3 * kc_num + rel_num, bsr + self.buf_sr * self.k_buf_sr,bss + self.buf_ss * self.k_buf_ss)
+        i_up = self.vmax_up * ca_i2 * inv_up
         i_leak = self.v_leak * (ca_sr - ca_i)
         i_xfer = self.v_xfer * (ca_ss - ca_i)
-        kcasr = self.max_sr - (self.max_sr - self.min_sr) / (1 + (self.ec / ca_sr)**2)
-        k1 = self.k1_prime / kcasr
-        k2 = self.k2_prime * kcasr
-        o = k1 * ca_ss**2 * r_prime / (self.k3 + k1 * ca_ss**2)
-        i_rel = self.v_rel * o * (ca_sr - ca_ss)
-        bc = 1 / (1 + self.buf_c * self.k_buf_c / (ca_i + self.k_buf_c)**2)
-        bsr = 1 / (1 + self.buf_sr * self.k_buf_sr / (ca_sr + self.k_buf_sr)**2)
-        bss = 1 / (1 + self.buf_ss * self.k_buf_ss / (ca_ss + self.k_buf_ss)**2)
-        per_a = self.capacitance / (self.v_c * FARADAY)
-        d_ca_i = bc * ((i_leak - i_up) * (self.v_sr / self.v_c) + i_xfer - (i_bca + i_pca - 2 * i_naca) * (per_a / 2))
-        d_ca_sr = bsr * (i_up - i_rel - i_leak)
-        d_ca_ss = bss * (-i_cal * (self.capacitance / (2 * self.v_ss * FARADAY)) + i_rel * (self.v_sr / self.v_ss) - i_xfer * (self.v_c / self.v_ss))
-        d_r = -k2 * ca_ss * r_prime + self.k4 * (1 - r_prime)
-        d_na = -(i_na + i_bna + 3 * i_nak + 3 * i_naca) * per_a
-        d_k = -(i_k1 + i_to + i_kr + i_ks + i_pk - i_stim - 2 * i_nak) * per_a
+        i_rel = self.v_rel * rel_num * r_prime * inv_rel * (ca_sr - ca_ss)
+        dr = self.k4 - r_prime * (self.k4 + self.k2_prime * kc_num * inv_kc * ca_ss)
+        d_ca_i = bi * inv_bi * ((self.v_sr / self.v_c) * (i_leak - i_up) + i_xfer - i_ca * (0.5 * self._per_charge(self.v_c)))
+        d_ca_sr = bsr * inv_bsr * (i_up - i_rel - i_leak)
+        d_ca_ss = bss * inv_bss * (
+            (self.v_sr / self.v_ss) * i_rel - (self.v_c / self.v_ss) * i_xfer
+            - (0.5 * self._per_charge(self.v_ss)) * i_cal
+        )
+        c2 = ca_ss2 * 400
+        fcass = _gate((1 + 0.4 * c2, 1 + c2), (1 + c2, 82 + 2 * c2))
+        return (d_ca_i, d_ca_sr, d_ca_ss, dr), fcass
 
-        v = vm
-        exp = jnp.exp
-        low = v < -40
-        h_inf = 1 / (1 + exp((v + 71.55) / 7.43)) ** 2
-        rate_h = jnp.where(low, 0.057 * exp(-(v + 80) / 6.8) + 2.7 * exp(0.079 * v) + 310000 * exp(0.3485 * v), 0.77 / (0.13 * (1 + exp(-(v + 10.66) / 11.1))))
-        rate_j = jnp.where(low, (-25428 * exp(0.2444 * v) - 6.948e-6 * exp(-0.04391 * v)) * (v + 37.78) / (1 + exp(0.311 * (v + 79.23)))
-            + 0.02424 * exp(-0.01052 * v) / (1 + exp(-0.1378 * (v + 40.14))), 0.6 * exp(0.057 * v) / (1 + exp(-0.1 * (v + 32))))
-        gates = (
-            Gate(1 / (1 + exp((-26 - v) / 7)), (1 + exp((-45 - v) / 10)) * (1 + exp((v + 30) / 11.5)) / 2700),
-            Gate(1 / (1 + exp((v + 88) / 24)), (1 + exp((-60 - v) / 20)) * (1 + exp((v - 60) / 20)) / 3.36),
-            Gate(1 / (1 + exp((-5 - v) / 14)), 1 / (1400 / jnp.sqrt(1 + exp((5 - v) / 6)) / (1 + exp((v - 35) / 15)) + 80)),
-            Gate(1 / (1 + exp((-56.86 - v) / 9.03)) ** 2, (1 + exp((-60 - v) / 5)) / (0.1 / (1 + exp((v + 35) / 5)) + 0.1 / (1 + exp((v - 50) / 200)))),
+
+def _inward_rectifier(dv):
+    p = powerable_exp(-0.02 * dv)
+    p3, p5 = p**3, p**5
+    y = 0.0002 * (dv + 100)
+    e = 1 + y * (1 + y * (1/2 + y * (1/6)))
+    num = 0.1 * p3*p5 * (1 + p5**5)
+    return num, num + (p3 + math.exp(-12)) * (3 * e * p5 + math.exp(-1))
+
+
+def _gate(steady, rate):
+    p, q = steady[1], rate[1]
+    inv_p, inv_q = inverses(p, q)
+    return Gate(steady[0] * inv_p, rate[0] * inv_q)
+
+
+def _voltage_gates(v, variant):
+    e = SharedExponentials(v, 120, 14)
+    up, down, exp = e.rising, e.falling, jnp.exp
+    low = v < -40
+    h_inf = 1 / (1 + up(-71.55, 7.43)) ** 2
+    ea = exp(jnp.where(low, (v + 80) * (-1/6.8), (v + 10.66) * (-1/11.1)))
+    rate_h = jnp.where(low, 0.057 * ea + 2.7 * exp(0.079 * v) + 310000 * exp(0.3485 * v), 0.77 / (0.13 * (1 + ea)))
+    eb = exp(jnp.where(low, -0.01052, 0.057) * v)
+    ec = exp(jnp.where(low, -0.1378 * (v + 40.14), -0.1 * (v + 32)))
+    alpha_j = (-25428 * exp(0.2444 * v) - 6.948e-6 * exp(-0.04391 * v)) * (v + 37.78) / (1 + exp(0.311 * (v + 79.23)))
+    rate_j = jnp.where(low, alpha_j, 0) + jnp.where(low, 0.02424, 0.6) * eb / (1 + ec)
+
+    b, c = 1 + up(-35, 5), 1 + up(50, 200)
+    sq, bs = jnp.sqrt(1 + down(5, 6)), 1 + up(35, 15)
+    A, B, C = 1 + down(-35, 13), 1 + up(-5, 5), 1 + down(50, 20)
+    g5 = exp((v + 27) ** 2 * (-1 / 3600))
+    g = powerable_exp((v + 27) ** 2 * (-1 / 3600))
+    g5 = (g * g * g) ** 5
+    A1, A2, B1 = 1 + down(13, 10), 1 + down(25, 10), 1 + up(-30, 10)
+    A3 = 1 + up(20, 5)
+    w = down(0, 7)
+    return (
+            Gate(1 / (1 + down(-26, 7)), (1 + down(-45, 10)) * (1 + up(-30, 11.5)) * (1/ 2700)),
+            Gate(1 / (1 + up(-88, 24)), (1 + down(-60, 20)) * (1 + up(60, 20)) *(1/ 3.36)),
+            _gate((1, (1 + down(-5, 14))), (sq * bs, 1400 + 80 * sq * bs)),
+            _gate((1, (1 + down(-56.86, 9.03)) ** 2), (10 * (1 + down(-60, 5)) * b * c, b + c)),
             Gate(h_inf, rate_h),
             Gate(h_inf, rate_j),
-            Gate(1 / (1 + exp((-8 - v) / 7.5)), 1 / ((1.4 / (1 + exp((-35 - v) / 13)) + 0.25) * 1.4 / (1 + exp((v + 5) / 5)) + 1 / (1 + exp((50 - v) / 20)))),
-            Gate(1 / (1 + exp((v + 20) / 7)), 1 / (1102.5 * exp(-((v + 27) ** 2) / 225) + 200 / (1 + exp((13 - v) / 10)) + 180 / (1 + exp((v + 30) / 10)) + 20)),
-            Gate(0.67 / (1 + exp((v + 35) / 7)) + 0.33, 1 / (562 * exp(-((v + 27) ** 2) / 240) + 31 / (1 + exp((25 - v) / 10)) + 80 / (1 + exp((v + 30) / 10)))),
-            Gate(0.6 / (1 + (ca_ss / 0.05) ** 2) + 0.4, 1 / (80 / (1 + (ca_ss / 0.05) ** 2) + 2)),
-            Gate(1 / (1 + exp((v + 20) / 5)), 1 / (85 * exp(-((v + 45) ** 2) / 320) + 5 / (1 + exp((v - 20) / 5)) + 3)),
-            Gate(1 / (1 + exp((20 - v) / 6)), 1 / (9.5 * exp(-((v + 40) ** 2) / 1800) + 0.8)),
-        )
-        return i_ion, gates + (d_ca_i, d_ca_sr, d_ca_ss, d_r, d_na, d_k)
+            _gate((1, 1 + down(-8, 7.5)), (A * B * C, (1.96 + 0.35 * A) * C + A * B)),
+            _gate((w, w + math.exp(20/7)), (A1 * B1, 200 * B1 + 180 * A1 + (1102.5 * (g5 * g) + 20) * A1 * B1)),
+            _gate((w + .33 * math.exp(35/7), w + math.exp(35/7)), (A2 * B1, 31 * B1 + 80 * A2 + 562 * g5 * A2 * B1)),
+            _gate((1, 1 + up(-20, 5)), (A3, 5 + (3 + 85 * exp((v + 45) ** 2 * (-1/ 320))) * A3)),
+            _gate((1, (1 + down(20, 6))), (1, 9.5 * exp((v + 40) ** 2 * (-1/ 1800)) + 0.8)),
+    )
