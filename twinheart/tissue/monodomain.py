@@ -65,10 +65,16 @@ class Monodomain(eqx.Module):
 
 
 class State(NamedTuple):
-    """What the loop carries: one array per variable, nothing else."""
+    """What the loop carries: one array per variable, nothing else.
+
+    The cells are evaluated at the end of a step, for the next one: `i_ion` belongs to `vm`, and
+    `cells` are already one step ahead. So a step only gathers arrays that lie in memory; gathering
+    a current in the step that computes it, XLA evaluates the cell once for every neighbour.
+    """
 
     step: Array
     vm: Array
+    i_ion: Array
     cells: tuple[tuple[Array, ...], ...]
     lat: Array
     repol: Array
@@ -103,11 +109,15 @@ def initial_state(problem: Monodomain) -> State:
         for model, size in zip(problem.models, sizes, strict=True)
     )
     never = jnp.full(n, jnp.nan, dtype)
-    return State(jnp.asarray(0, jnp.int32), vm, cells, never, never, vm, vm)
+    step = jnp.asarray(0, jnp.int32)
+    i_ion, cells = _ionic(problem, step, vm, cells)
+    return State(step, vm, i_ion, cells, never, never, vm, vm)
 
 
-def _ionic(problem: Monodomain, vm, cells, i_stim, dt):
-    """Currents and next cell states; each model sees its own slice of the nodes."""
+def _ionic(problem: Monodomain, step, vm, cells):
+    """Currents at `vm` and cell states a step later; each model sees its own slice of the nodes."""
+    dt = problem.dt.astype(vm.dtype)
+    i_stim = _stimulation(problem, step)
     currents, new, start = [], [], 0
     for model, size, state in zip(problem.models, problem.model_sizes, cells, strict=True):
         part = slice(start, start + size)
@@ -118,10 +128,12 @@ def _ionic(problem: Monodomain, vm, cells, i_stim, dt):
     return currents[0] if len(currents) == 1 else jnp.concatenate(currents), tuple(new)
 
 
-def _stimulation(problem: Monodomain, t, dt):
+def _stimulation(problem: Monodomain, step):
+    """Stimulus current of every node during a step [A/F]."""
     total = jnp.zeros_like(problem.tissue.lumped)
+    dt = problem.dt.astype(total.dtype)
     for stimulus, mask in zip(problem.stimuli, problem.stimulus_masks, strict=True):
-        amount = stimulus.amplitude * pulse_fraction(stimulus, t, dt)
+        amount = stimulus.amplitude * pulse_fraction(stimulus, step.astype(total.dtype) * dt, dt)
         total = total + amount.astype(mask.dtype) * mask
     return total
 
@@ -129,13 +141,13 @@ def _stimulation(problem: Monodomain, t, dt):
 def _step(problem: Monodomain, state: State) -> State:
     dtype = state.vm.dtype
     dt = problem.dt.astype(dtype)
-    t0 = state.step.astype(dtype) * dt
-    t1 = (state.step + 1).astype(dtype) * dt
-    i_stim = _stimulation(problem, t0, dt)
-    i_ion, cells = _ionic(problem, state.vm, state.cells, i_stim, dt)
-    vm = problem.scheme(problem.tissue, state.vm, i_ion, i_stim, dt)
+    next_step = state.step + 1
+    i_stim = _stimulation(problem, state.step)
+    vm = problem.scheme(problem.tissue, state.vm, state.i_ion, i_stim, dt)
+    i_ion, cells = _ionic(problem, next_step, vm, state.cells)
+    t0, t1 = state.step.astype(dtype) * dt, next_step.astype(dtype) * dt
     lat = first_activation(state.lat, t0, t1, state.vm, vm, problem.threshold.astype(dtype))
-    return state._replace(step=state.step + 1, vm=vm, cells=cells, lat=lat)
+    return state._replace(step=next_step, vm=vm, i_ion=i_ion, cells=cells, lat=lat)
 
 
 def _end_of_block(problem: Monodomain, start: State, end: State) -> tuple[State, Samples]:
