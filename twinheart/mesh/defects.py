@@ -8,7 +8,7 @@ from scipy.spatial import KDTree
 
 from twinheart.errors import MeshError
 from twinheart.mesh.core import TetMesh, TriMesh
-from twinheart.mesh.quality import TET_EDGES, flatness, triangle_areas
+from twinheart.mesh.quality import TET_EDGES, flatness, triangle_areas, volumes
 from twinheart.types import Points
 
 # altitude over longest edge; the rounding of 32-bit coordinates of a heart leaves about 1e-5
@@ -135,11 +135,29 @@ def repeated_cells(cells: Int[np.ndarray, "cell corner"]) -> Bool[np.ndarray, "c
     return repeated
 
 
-def edges_if_shifted(points: Points, cells: Int[np.ndarray, "cell corner"]) -> float:
-    """Mean edge with all indices lowered by one, over the mean edge as they are."""
+def better_lowered_by_one(points: Points, cells: Int[np.ndarray, "cell corner"]) -> bool:
+    """Whether indices count from 1: then edges are shorter, or orientations agree, if lowered.
+
+    Examples
+    --------
+    >>> from twinheart.mesh.defects import better_lowered_by_one
+    >>> from twinheart.mesh.generate import slab
+    >>> mesh = slab((2.0, 2.0, 2.0), 0.5)
+    >>> better_lowered_by_one(mesh.points, mesh.tets[mesh.tets.min(axis=1) > 0])
+    False
+    """
     pairs = np.concatenate([cells[:, [i, j]] for i, j in TET_EDGES if j < cells.shape[1]])
 
-    def mean(nodes: np.ndarray) -> float:
+    def mean_length(nodes: np.ndarray) -> float:
         return float(np.linalg.norm(points[nodes[:, 0]] - points[nodes[:, 1]], axis=1).mean())
 
-    return mean(pairs - 1) / max(mean(pairs), np.finfo(float).tiny)
+    if 2 * mean_length(pairs - 1) < mean_length(pairs):
+        return True
+    if cells.shape[1] != 4:
+        return False
+
+    def disagreement(tets: np.ndarray) -> float:
+        flipped = float(np.mean(volumes(points, tets) < 0))
+        return min(flipped, 1 - flipped)
+
+    return disagreement(cells) > 0.1 and disagreement(cells - 1) < 0.01

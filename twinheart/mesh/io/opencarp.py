@@ -86,15 +86,11 @@ def read_vtx(path: Path) -> tuple[Int[np.ndarray, "entry"], str]:
             domain, row = line.strip().decode(), i
             break
     head = b" ".join(lines[: row or 0]).split()
-    body = b"\n".join(lines if row is None else lines[row + 1 :])
-    values, counts = read_table(path, body, int)
-    first = 1 if row is None else row + 2
-    if (
-        row is None
-        and len(values) > 1
-        and counts[counts > 0][0] == 1
-        and len(values) == values[0] + 1
-    ):
+    if row is not None:  # blank, so that line numbers stay right
+        lines[: row + 1] = [b""] * (row + 1)
+    values, counts = read_table(path, b"\n".join(lines), int)
+    filled = counts[counts > 0]
+    if row is None and len(values) > 1 and filled[0] == 1 and len(values) == values[0] + 1:
         head, values = [b"%d" % values[0]], values[1:]
     if head and (len(head) != 1 or not head[0].isdigit() or int(head[0]) != len(values)):
         raise InputError(
@@ -102,8 +98,7 @@ def read_vtx(path: Path) -> tuple[Int[np.ndarray, "entry"], str]:
             f"{len(values)} follow: correct the header or complete the list."
         )
     if np.any(values < 0):
-        line = line_of_row(counts, int(np.flatnonzero(values < 0)[0]))
-        raise InputError(f"{path} line {first + line - 1}: a node index is negative.")
+        raise InputError(f"{path}: a node index is negative ({values.min()}).")
     return values, domain
 
 
@@ -115,7 +110,7 @@ def _rows(path: Path, width: int, what: str) -> Float[np.ndarray, "row column"]:
     _check_widths(path, counts, int(header), (width,))
     rows = values[int(header) :].reshape(-1, width)
     if header:
-        _check_header(path, values[0], len(rows), what, counts)
+        _check_header(path, float(values[0]), len(rows), what, counts)
     return rows
 
 
@@ -165,7 +160,7 @@ def _elements(
             "'Tt n0 n1 n2 n3 tag', with as many nodes as its type has."
         )
     if header:
-        _check_header(path, values[0], len(kinds), "element", counts)
+        _check_header(path, float(values[0]), len(kinds), "element", counts)
     cells: dict[str, np.ndarray] = {}
     fields: dict[str, dict[str, np.ndarray]] = {}
     lines: dict[str, np.ndarray] = {}

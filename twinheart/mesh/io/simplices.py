@@ -3,7 +3,7 @@
 import numpy as np
 
 from twinheart.errors import MeshError
-from twinheart.mesh.defects import counted, edges_if_shifted
+from twinheart.mesh.defects import better_lowered_by_one, counted
 from twinheart.mesh.io.raw import RawMesh
 
 _SURFACE = {"triangle", "triangle6", "quad", "quad8", "quad9", "pixel", "triangle7"}
@@ -110,10 +110,10 @@ def counted_from_zero(raw: RawMesh, cells: np.ndarray, index_base: int | None) -
         base = 1 if low >= 1 and high == n_nodes else 0
         if base:
             raw.notes.append(f"node indices run from {low} to {high}: counted from 1, not from 0")
-        elif low >= 1 and high < n_nodes and edges_if_shifted(raw.points, cells) < 0.5:
+        elif low >= 1 and high < n_nodes and better_lowered_by_one(raw.points, cells):
             raise MeshError(
-                f"{raw.path}: node 0 is in no cell, and edges would be less than half as long if "
-                "indices were counted from 1: say it with index_base=1 (or 0 if they are right)."
+                f"{raw.path}: node 0 is in no cell, and cells would fit together much better if "
+                "indices counted from 1: say it with index_base=1 (or 0 if they are right)."
             )
     if low < base or high >= n_nodes + base:
         bad = int(np.flatnonzero(((cells < base) | (cells >= n_nodes + base)).any(axis=1))[0])

@@ -82,7 +82,8 @@ def sort_cells(
             )
         starts = offsets[rows]
         if number in (POLYGON, STRIP):
-            cells_of, parents = _fans_and_strips(starts, sizes, connectivity, number == STRIP)
+            strip = bool(number == STRIP)
+            cells_of, parents = _fans_and_strips(starts, sizes, connectivity, strip)
             name, rows = "triangle", rows[parents]
         elif size is not None:
             cells_of = connectivity[starts[:, None] + np.arange(size)]
