@@ -1,27 +1,38 @@
 """Ionic cell models, their time stepping, single-cell pacing and biomarkers."""
 
+import dataclasses
 import difflib
 
+from twinheart.cell.biomarkers import Biomarkers, apd, biomarkers
+from twinheart.cell.gates import derivative, step
 from twinheart.cell.mitchell_schaeffer import MitchellSchaeffer
 from twinheart.cell.model import AbstractCellModel, Gate
+from twinheart.cell.pacing import CellTrace, pace_cell
 from twinheart.cell.tentusscher2006 import TenTusscher2006
 from twinheart.errors import ModelError
 
-_MODELS = {
-    "mitchell-schaeffer": MitchellSchaeffer,
-    "tentusscher2006-epi": lambda **p: TenTusscher2006("epi", **p),
-    "tentusscher2006-endo": lambda **p: TenTusscher2006("endo", **p),
-    "tentusscher2006-m": lambda **p: TenTusscher2006("m", **p),
-}
-
 __all__ = [
     "AbstractCellModel",
+    "Biomarkers",
+    "CellTrace",
     "Gate",
     "MitchellSchaeffer",
     "TenTusscher2006",
+    "apd",
+    "biomarkers",
+    "derivative",
     "get_model",
     "model_names",
+    "pace_cell",
+    "step",
 ]
+
+_MODELS: dict[str, tuple[type[AbstractCellModel], dict[str, str]]] = {
+    "mitchell-schaeffer": (MitchellSchaeffer, {}),
+    "tentusscher2006-epi": (TenTusscher2006, {"variant": "epi"}),
+    "tentusscher2006-endo": (TenTusscher2006, {"variant": "endo"}),
+    "tentusscher2006-m": (TenTusscher2006, {"variant": "m"}),
+}
 
 
 def model_names() -> tuple[str, ...]:
@@ -39,6 +50,11 @@ def get_model(name: str, **parameters) -> AbstractCellModel:
     **parameters
         Fields of the model, e.g. ``g_kr=0.1``; scalars or (node,) arrays.
 
+    Returns
+    -------
+    AbstractCellModel
+        The model.
+
     Raises
     ------
     ModelError
@@ -47,12 +63,19 @@ def get_model(name: str, **parameters) -> AbstractCellModel:
     Examples
     --------
     >>> from twinheart.cell import get_model
-    >>> get_model("tentusscher2006-epi").g_kr.item()
-    0.153...
+    >>> round(get_model("tentusscher2006-epi").g_kr.item(), 3)
+    0.153
     """
     if name not in _MODELS:
-        near = difflib.get_close_matches(name, _MODELS, n=1, cutoff=0.0)[0]
-        raise ModelError(
-            f"unknown cell model {name!r}; the nearest is {near!r}. Known: {', '.join(_MODELS)}."
-        )
-    return _MODELS[name](**parameters)
+        raise ModelError(f"unknown cell model {name!r}; {_nearest(name, model_names())}")
+    model, chosen = _MODELS[name]
+    known = tuple(f.name for f in dataclasses.fields(model) if f.name not in chosen)
+    for parameter in parameters:
+        if parameter not in known:
+            raise ModelError(f"{name} has no parameter {parameter!r}; {_nearest(parameter, known)}")
+    return model(**chosen, **parameters)
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"the nearest is {near!r}. Known: {', '.join(known)}."

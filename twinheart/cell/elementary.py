@@ -82,8 +82,11 @@ def inverses(*values: jax.Array) -> tuple[jax.Array, ...]:
     return (inverse, *found[::-1])
 
 
-def driving_ratio(z: jax.Array, exp_z: jax.Array) -> jax.Array:
-    r"""The factor :math:`z / (e^z - 1)` of a Goldman-Hodgkin-Katz flux, smooth through zero.
+def driving_fraction(z: jax.Array, exp_z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    r"""Numerator and denominator of :math:`z / (e^z - 1)`, smooth through zero.
+
+    This factor of a Goldman-Hodgkin-Katz flux cancels near zero, so there the fraction is the
+    series :math:`1 - z/2 + z^2/12 - \dots` (truncation below 4e-9 for ``|z| < 0.5``) over one.
 
     Parameters
     ----------
@@ -92,16 +95,15 @@ def driving_ratio(z: jax.Array, exp_z: jax.Array) -> jax.Array:
     exp_z : (node,) array
         ``exp(z)``, usually at hand already.
 
-    Notes
-    -----
-    Below ``|z| = 0.5`` the quotient is replaced by its series (truncation below 4e-9), because it
-    cancels there; the argument of the unused branch is moved away from the singularity so that
-    derivatives stay finite too.
+    Returns
+    -------
+    numerator, denominator : (node,) array
+        The denominator is never close to zero: values and derivatives stay finite.
     """
     near = jnp.abs(z) < 0.5
     z2 = z * z
     series = 1 - 0.5 * z + z2 * (1 / 12 + z2 * (-1 / 720 + z2 * (1 / 30240)))
-    return jnp.where(near, series, z), jnp.where(near, 1., exp_z - 1)
+    return jnp.where(near, series, z), jnp.where(near, 1.0, exp_z - 1)
 
 
 def relaxed_fraction(x: jax.Array) -> jax.Array:

@@ -1,16 +1,12 @@
-"""The interface of an ionic cell model: what every model offers to pacing, tissue and calibration."""
+"""The interface of an ionic cell model: what it offers to pacing, tissue and calibration."""
 
 import abc
-import difflib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
-
-from twinheart.errors import ModelError
 
 
 class Gate(NamedTuple):
@@ -106,20 +102,3 @@ class AbstractCellModel(eqx.Module):
     @abc.abstractmethod
     def physical(self, state: State) -> dict[str, tuple[jax.Array, str]]:
         """State as ``{name: (value, unit)}`` in physical units, whatever is stored inside."""
-
-
-def check_parameters(model: type, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Refuse a parameter the model does not have, naming the nearest one.
-
-    Raises
-    ------
-    ModelError
-        If a name in `given` is not in `known`.
-    """
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ModelError(
-                f"{model.__name__} has no parameter {name!r}; the nearest is {near!r}. "
-                f"Known: {', '.join(known)}."
-            )

@@ -1,13 +1,18 @@
 """ten Tusscher and Panfilov 2006: human ventricular epicardial, endocardial and M cells."""
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from twinheart.cell.elementary import SharedExponentials, driving_ratio, inverses, powerable_exp
+from twinheart.cell.elementary import (
+    SharedExponentials,
+    driving_fraction,
+    inverses,
+    powerable_exp,
+)
 from twinheart.cell.model import AbstractCellModel, Gate, as_parameter, parameter
 from twinheart.errors import ModelError
 
@@ -18,14 +23,52 @@ FARADAY = 96485.3415  # C/mol
 _G_TO = {"epi": 0.294, "endo": 0.073, "m": 0.294}
 _G_KS = {"epi": 0.392, "endo": 0.392, "m": 0.098}
 
-# Na_i, K_i and Ca_SR are stored as offsets from these [mM].
-_NA_I, _K_I, _CA_SR = 8.604, 136.89, 3.64
+# Slopes [mV] of the rate functions that are powers of two shared exponentials:
+# 5, 6, 7.5, 10, 15, 20, 24 divide 120; 7 and 14 divide 14.
+_BASES = (120.0, 14.0)
 
 
 class TenTusscher2006(AbstractCellModel):
+    r"""Human ventricular cell, 12 gates, 6 concentrations and release states.
+
+    .. math::
+        I_{ion} = I_{K1} + I_{to} + I_{Kr} + I_{Ks} + I_{CaL} + I_{NaK} + I_{Na} + I_{bNa}
+                  + I_{NaCa} + I_{bCa} + I_{pK} + I_{pCa}
+
+    Initial values are those of the N-version benchmark (Niederer 2011), for all three variants.
+    Gas and Faraday constants follow the published CellML file, whose traces the tests use.
+
+    Na_i, K_i and Ca_SR are stored as differences from fixed `offsets`: in float32 an increment
+    of 1e-6 mM is lost in 136.89 mM, and with it the whole drift of K_i. `physical` gives the
+    concentrations themselves.
+
+    Parameters
+    ----------
+    variant : {"epi", "endo", "m"}
+        Cell type; sets `g_to`, `g_ks` and the inactivation gate of the transient outward current.
+    g_to, g_ks, g_na, ... : float or (node,) array
+        Conductances and the other constants of the paper; units beside each field.
+
+    Raises
+    ------
+    ModelError
+        If `variant` is unknown.
+
+    References
+    ----------
+    ten Tusscher and Panfilov 2006, doi:10.1152/ajpheart.00109.2006.
+
+    Examples
+    --------
+    >>> from twinheart.cell import TenTusscher2006
+    >>> cell = TenTusscher2006("endo", g_kr=0.1)
+    >>> cell.name
+    'tentusscher2006-endo'
+    """
+
     variant: str = eqx.field(default="epi", static=True)
-    g_to: jax.Array = eqx.field(default=None, converter=lambda g: g)
-    g_ks: jax.Array = eqx.field(default=None, converter=lambda g: g)
+    g_to: Any = None  # nS/pF; None: of the variant
+    g_ks: Any = None  # nS/pF; None: of the variant
     g_na: jax.Array = parameter(14.838)  # nS/pF
     g_bna: jax.Array = parameter(0.00029)  # nS/pF
     g_cal: jax.Array = parameter(3.98e-5)  # l/(F ms)
@@ -71,11 +114,30 @@ class TenTusscher2006(AbstractCellModel):
     v_sr: jax.Array = parameter(0.001094)  # nl
     v_ss: jax.Array = parameter(5.468e-5)  # nl
 
-    state_names: ClassVar[tuple[str, ...]] = (
-        "xr1", "xr2", "xs", "m", "h", "j", "d", "f", "f2", "fcass", "s", "r",
-        "ca_i", "ca_sr", "ca_ss", "r_prime", "na_i", "k_i",
-    )
     reference: ClassVar[str] = "doi:10.1152/ajpheart.00109.2006"
+    initial: ClassVar[dict[str, float]] = {
+        "xr1": 0.00621,
+        "xr2": 0.4712,
+        "xs": 0.0095,
+        "m": 0.00172,
+        "h": 0.7444,
+        "j": 0.7045,
+        "d": 3.373e-5,
+        "f": 0.7888,
+        "f2": 0.9755,
+        "fcass": 0.9953,
+        "s": 0.999998,
+        "r": 2.42e-8,
+        "r_prime": 0.9073,
+        "ca_i": 0.000126,
+        "ca_ss": 0.00036,
+        "ca_sr": 3.64,
+        "na_i": 8.604,
+        "k_i": 136.89,
+    }
+    # Subtracted from the concentrations in storage [mM].
+    offsets: ClassVar[dict[str, float]] = {"ca_sr": 3.64, "na_i": 8.604, "k_i": 136.89}
+    state_names: ClassVar[tuple[str, ...]] = tuple(initial)
 
     def __post_init__(self):
         if self.variant not in _G_TO:
@@ -88,159 +150,246 @@ class TenTusscher2006(AbstractCellModel):
 
     @property
     def name(self):
+        """Name that `get_model` understands."""
         return f"tentusscher2006-{self.variant}"
 
     def initial_vm(self):
+        """Resting voltage of the N-version benchmark [mV]."""
         return as_parameter(-85.23)
 
     def initial_state(self):
-        gates = (0.00621, 0.4712, 0.0095, 0.00172, 0.7444, 0.7045, 3.373e-5, 0.7888, 0.9755, 0.9953,
-                 0.999998, 2.42e-8)
-        rest = (0.000126, 3.64 - _CA_SR, 0.00036, 0.9073, 8.604 - _NA_I, 136.89 - _K_I)
-        return tuple(as_parameter(x) for x in gates + rest)
+        """State of the N-version benchmark (Niederer 2011)."""
+        return tuple(
+            as_parameter(value - self.offsets.get(name, 0.0))
+            for name, value in self.initial.items()
+        )
 
     def physical(self, state):
-        values = dict(zip(self.state_names, state, strict=True))
-        for name, ref in (("ca_sr", _CA_SR), ("na_i", _NA_I), ("k_i", _K_I)):
-            values[name] = ref + values[name]
-        return {k: (x, "mM" if "_" in k and k != "r_prime" else "1") for k, x in values.items()}
+        """Gates (1) and concentrations (mM); see `AbstractCellModel.physical`."""
+        return {
+            name: (
+                x + self.offsets[name] if name in self.offsets else x,
+                "mM" if name.startswith(("ca_", "na_", "k_")) else "1",
+            )
+            for name, x in zip(self.state_names, state, strict=True)
+        }
 
     def rates(self, vm, state, i_stim=0.0):
-        gates, ions = state[:12], self._concentrations(state[12:])
-        i_ion, i_na, i_k, i_ca, i_cal = self._currents(vm, gates, ions, i_stim)
-        sodium = -i_na * self._per_charge(self.v_c)
-        potassium = -i_k * self._per_charge(self.v_c)
-        calcium, fcass = self._calcium(ions, i_ca, i_cal)
-        *others, s, r = _voltage_gates(vm, self.variant)
-        return i_ion, (*others, fcass, s, r, *calcium, sodium, potassium)
+        """Ionic current [A/F], gates and concentrations; see `AbstractCellModel.rates`.
 
-    def _per_charge(self, volume):
-        return self.capacitance / (volume * FARADAY)
-
-    def _concentrations(self, stored):
-        ca_i, ca_sr, ca_ss, r_prime, na_i, k_i = stored
-        return ca_i, ca_sr + _CA_SR, ca_ss, r_prime, na_i + _NA_I, k_i + _K_I
-
-    def _currents(self, vm, gates, ions, i_stim):
-        xr1, xr2, xs, m, h, j, d, f, f2, fcass, s, r = gates
-        ca_i, _, ca_ss, _, na_i, k_i = ions
-        rt_f = GAS_CONSTANT * self.temperature / FARADAY
-        e_na = rt_f * jnp.log(self.na_o) - rt_f * jnp.log(na_i)
-        e_k = rt_f * jnp.log(self.k_o) - rt_f * jnp.log(k_i)
-        e_ks = rt_f * jnp.log(self.k_o + self.p_kna * self.na_o) - rt_f * jnp.log(
-            k_i + self.p_kna * na_i
+        The charge of `i_stim` is carried by potassium, as in the paper.
+        """
+        gates, r_prime = state[:12], state[12]
+        ca_i, ca_ss = state[13:15]
+        ca_sr, na_i, k_i = (
+            x + offset for x, offset in zip(state[15:], self.offsets.values(), strict=True)
         )
-        e_ca = 0.5 * rt_f * jnp.log(self.ca_o) - 0.5 * rt_f * jnp.log(ca_i)
+        i_k, i_na, i_nak, i_naca, i_cal, i_bca, i_pca = self._currents(
+            vm, gates, ca_i, ca_ss, na_i, k_i
+        )
+        i_ion = i_k + i_na + i_nak + i_naca + i_cal + i_bca + i_pca
+        calcium = self._calcium(ca_i, ca_sr, ca_ss, r_prime, i_bca + i_pca - 2 * i_naca, i_cal)
+        per_charge = self.capacitance / (self.v_c * FARADAY)
+        d_na_i = -(i_na + 3 * i_nak + 3 * i_naca) * per_charge
+        d_k_i = -(i_k - 2 * i_nak - i_stim) * per_charge
+        return i_ion, (*_gates(vm, ca_ss, self.variant), *calcium, d_na_i, d_k_i)
 
-        # exp(0.05 v F/RT) to the powers 13, 18, 20, 40 serves exchanger, pump and I_CaL
-        root = powerable_exp(vm * (0.05 / rt_f))
-        exp_z = root**20
-        nak_den = (na_i + self.k_mna) * (exp_z + 0.1245 * root**18 + 0.0353)
-        naca_den = root**13 + self.k_sat
-        i_nak = (self.p_nak * self.k_o / (self.k_o + self.k_mk)) * na_i * exp_z / nak_den
-        k_naca = self.k_naca / ((self.km_nai**3 + self.na_o**3) * (self.km_ca + self.ca_o))
-        i_naca = (
-            (k_naca * self.ca_o) * na_i**3 * exp_z - (k_naca * self.na_o**3 * self.alpha) * ca_i
-        ) / naca_den
+    def _currents(self, vm, gates, ca_i, ca_ss, na_i, k_i):
+        """Currents [A/F]: all potassium, all sodium, then NaK, NaCa, CaL, bCa, pCa.
 
-        z = (vm - 15) * (2 / rt_f)
-        exp_2 = jnp.exp(-30 / rt_f) * exp_z**2
-        dr1, dr2 = driving_ratio(z, exp_2)
-        i_cal = (
-            (2 * FARADAY * self.g_cal) * d * f * f2 * fcass
-            * (0.25 * ca_ss * exp_2 - self.ca_o) * dr1) /dr2
-
-        dv = vm - e_k
-        k1_num, k1_den = _inward_rectifier(dv)
-        pk_den = 1 + jnp.exp((25 - vm) * (1/ 5.98))
-        sqrt_k_o = jnp.sqrt(self.k_o / 5.4)
-        i_kk = dv * (
-            (self.g_k1 * sqrt_k_o) * k1_num * pk_den + k1_den * (self.g_pk + pk_den * (
-            (self.g_kr * sqrt_k_o) * xr1 * xr2
-            + self.g_to * r * s))) / (k1_den * pk_den)
-        i_k = i_kk + self.g_ks * xs**2 * (vm - e_ks)
+        A current that several balances share ends with its division: XLA stores the result of a
+        division but would compute anything cheaper again in every balance.
+        """
+        xr1, xr2, xs, m, h, j, d, f, f2, fcass, s, r = gates
+        rt_f = GAS_CONSTANT * self.temperature / FARADAY
+        e_na = rt_f * (jnp.log(self.na_o) - jnp.log(na_i))
+        e_k = rt_f * (jnp.log(self.k_o) - jnp.log(k_i))
+        e_ca = 0.5 * rt_f * (jnp.log(self.ca_o) - jnp.log(ca_i))
+        e_ks = rt_f * (
+            jnp.log(self.k_o + self.p_kna * self.na_o) - jnp.log(k_i + self.p_kna * na_i)
+        )
         i_na = (self.g_na * m**3 * h * j + self.g_bna) * (vm - e_na)
         i_bca = self.g_bca * (vm - e_ca)
         i_pca = self.g_pca * ca_i / (ca_i + self.k_pca)
-        i_ca = i_bca + i_pca - 2 * i_naca
-        i_ion = i_k + i_nak + i_na + i_cal + i_naca + i_bca + i_pca
-        return i_ion, i_na + 3 * (i_nak + i_naca), i_k - i_stim - 2 * i_nak, i_ca, i_cal
+        i_ks = self.g_ks * xs**2 * (vm - e_ks)
 
-    def _calcium(self, ions, i_ca, i_cal):
-        ca_i, ca_sr, ca_ss, r_prime, _, _ = ions
-        ca_ss2, ca_sr2 = ca_ss**2, ca_sr**2
-        ca_i2 = ca_i**2
-        # casr
-        kc_num = (self.max_sr * self.ec**2) + self.min_sr * ca_sr2
-        kc_den = self.ec**2 + ca_sr2
-        bi = (ca_i + self.k_buf_c)**2
-        bsr = (ca_sr + self.k_buf_sr)**2
-        bss = (ca_ss + self.k_buf_ss)**2
-        inv_up, inv_bi = inverses(ca_i2 + self.k_up**2, bi + self.buf_c * self.k_buf_c)
-        rel_num = self.k1_prime * ca_ss2 * kc_den
-        inv_kc, inv_rel, inv_bsr, inv_bss = inverses(kc_den, self.k3 * kc_num + rel_num, bsr + self.buf_sr * self.k_buf_sr,bss + self.buf_ss * self.k_buf_ss)
-        i_up = self.vmax_up * ca_i2 * inv_up
+        # I_K1 + I_pK + I_Kr + I_to over one denominator.
+        sqrt_k_o = jnp.sqrt(self.k_o / 5.4)
+        k1, k1_below = _inward_rectifier(vm - e_k)
+        pk_below = 1 + jnp.exp((25 - vm) * (1 / 5.98))
+        g_k = (
+            (self.g_k1 * sqrt_k_o) * k1 * pk_below
+            + self.g_pk * k1_below
+            + ((self.g_kr * sqrt_k_o) * xr1 * xr2 + self.g_to * r * s) * k1_below * pk_below
+        )
+        i_k = g_k * (vm - e_k) / (k1_below * pk_below) + i_ks
+
+        # Powers of exp(v F / 20RT) serve the pump, the exchanger (gamma = 0.35) and I_CaL.
+        root = powerable_exp(vm * (0.05 / rt_f))
+        exp_v, exp_09v, exp_065v = root**20, root**18, root**13
+        i_nak = (
+            (self.p_nak * self.k_o / (self.k_o + self.k_mk)) * na_i * exp_v
+            / ((na_i + self.k_mna) * (exp_v + 0.1245 * exp_09v + 0.0353))
+        )  # fmt: skip
+        k_naca = self.k_naca / ((self.km_nai**3 + self.na_o**3) * (self.km_ca + self.ca_o))
+        i_naca = (
+            (k_naca * self.ca_o) * exp_v * na_i**3 - (k_naca * self.na_o**3 * self.alpha) * ca_i
+        ) / (exp_065v + self.k_sat)
+
+        # 4 (v - 15) F^2/RT = 2 F z
+        z = (vm - 15) * (2 / rt_f)
+        exp_z = jnp.exp(-30 / rt_f) * exp_v**2
+        drive, drive_below = driving_fraction(z, exp_z)
+        g_cal = (2 * FARADAY * self.g_cal) * d * f * f2 * fcass
+        i_cal = g_cal * (0.25 * ca_ss * exp_z - self.ca_o) * drive / drive_below
+        return i_k, i_na, i_nak, i_naca, i_cal, i_bca, i_pca
+
+    def _calcium(self, ca_i, ca_sr, ca_ss, r_prime, i_ca, i_cal):
+        """Rates of R', Ca_i, Ca_ss, Ca_SR; `i_ca` is the calcium current of the cytosol [A/F]."""
+        free_c, free_ss, free_sr = (
+            (ca + k) ** 2
+            for ca, k in ((ca_i, self.k_buf_c), (ca_ss, self.k_buf_ss), (ca_sr, self.k_buf_sr))
+        )
+        # kcasr = max_sr - (max_sr - min_sr) / (1 + (ec / ca_sr)^2) as a fraction
+        kcasr = self.max_sr * self.ec**2 + self.min_sr * ca_sr**2
+        kcasr_below = self.ec**2 + ca_sr**2
+        o = self.k1_prime * ca_ss**2 * kcasr_below
+        per_up, per_free_c = inverses(ca_i**2 + self.k_up**2, free_c + self.buf_c * self.k_buf_c)
+        per_kcasr, per_o, per_free_ss, per_free_sr = inverses(
+            kcasr_below,
+            self.k3 * kcasr + o,
+            free_ss + self.buf_ss * self.k_buf_ss,
+            free_sr + self.buf_sr * self.k_buf_sr,
+        )
+        i_up = self.vmax_up * ca_i**2 * per_up
         i_leak = self.v_leak * (ca_sr - ca_i)
         i_xfer = self.v_xfer * (ca_ss - ca_i)
-        i_rel = self.v_rel * rel_num * r_prime * inv_rel * (ca_sr - ca_ss)
-        dr = self.k4 - r_prime * (self.k4 + self.k2_prime * kc_num * inv_kc * ca_ss)
-        d_ca_i = bi * inv_bi * ((self.v_sr / self.v_c) * (i_leak - i_up) + i_xfer - i_ca * (0.5 * self._per_charge(self.v_c)))
-        d_ca_sr = bsr * inv_bsr * (i_up - i_rel - i_leak)
-        d_ca_ss = bss * inv_bss * (
-            (self.v_sr / self.v_ss) * i_rel - (self.v_c / self.v_ss) * i_xfer
-            - (0.5 * self._per_charge(self.v_ss)) * i_cal
+        i_rel = self.v_rel * o * r_prime * per_o * (ca_sr - ca_ss)
+
+        d_r_prime = self.k4 * (1 - r_prime) - self.k2_prime * kcasr * per_kcasr * ca_ss * r_prime
+        d_ca_i = (free_c * per_free_c) * (
+            (self.v_sr / self.v_c) * (i_leak - i_up)
+            + i_xfer
+            - (self.capacitance / (2 * self.v_c * FARADAY)) * i_ca
         )
-        c2 = ca_ss2 * 400
-        fcass = _gate((1 + 0.4 * c2, 1 + c2), (1 + c2, 82 + 2 * c2))
-        return (d_ca_i, d_ca_sr, d_ca_ss, dr), fcass
+        d_ca_sr = (free_sr * per_free_sr) * (i_up - i_rel - i_leak)
+        d_ca_ss = (free_ss * per_free_ss) * (
+            (self.v_sr / self.v_ss) * i_rel
+            - (self.v_c / self.v_ss) * i_xfer
+            - (self.capacitance / (2 * self.v_ss * FARADAY)) * i_cal
+        )
+        return d_r_prime, d_ca_i, d_ca_ss, d_ca_sr
 
 
 def _inward_rectifier(dv):
+    """Open fraction of I_K1 at ``dv = v - E_K`` as numerator and denominator.
+
+    With p = exp(-0.02 dv), alpha = 0.1 / (1 + e^-12 / p^3) and
+    beta = (3 exp(0.0002 (dv + 100)) + e^-1 / p^5) / (1 + p^25); xK1 = alpha / (alpha + beta).
+    """
     p = powerable_exp(-0.02 * dv)
     p3, p5 = p**3, p**5
     y = 0.0002 * (dv + 100)
-    e = 1 + y * (1 + y * (1/2 + y * (1/6)))
-    num = 0.1 * p3*p5 * (1 + p5**5)
-    return num, num + (p3 + math.exp(-12)) * (3 * e * p5 + math.exp(-1))
+    exp_y = 1 + y * (1 + y * (1 / 2 + y * (1 / 6 + y * (1 / 24))))  # |y| < 0.1
+    open_ = 0.1 * p3 * p5 * (1 + p5**5)
+    return open_, open_ + (p3 + math.exp(-12)) * (3 * exp_y * p5 + math.exp(-1))
 
 
-def _gate(steady, rate):
-    p, q = steady[1], rate[1]
-    inv_p, inv_q = inverses(p, q)
-    return Gate(steady[0] * inv_p, rate[0] * inv_q)
+def _gate(steady, rate) -> Gate:
+    """Gate from two fractions (numerator, denominator) that share one division."""
+    per_steady, per_rate = inverses(steady[1], rate[1])
+    return Gate(steady[0] * per_steady, rate[0] * per_rate)
 
 
-def _voltage_gates(v, variant):
-    e = SharedExponentials(v, 120, 14)
-    up, down, exp = e.rising, e.falling, jnp.exp
-    low = v < -40
-    h_inf = 1 / (1 + up(-71.55, 7.43)) ** 2
-    ea = exp(jnp.where(low, (v + 80) * (-1/6.8), (v + 10.66) * (-1/11.1)))
-    rate_h = jnp.where(low, 0.057 * ea + 2.7 * exp(0.079 * v) + 310000 * exp(0.3485 * v), 0.77 / (0.13 * (1 + ea)))
-    eb = exp(jnp.where(low, -0.01052, 0.057) * v)
-    ec = exp(jnp.where(low, -0.1378 * (v + 40.14), -0.1 * (v + 32)))
-    alpha_j = (-25428 * exp(0.2444 * v) - 6.948e-6 * exp(-0.04391 * v)) * (v + 37.78) / (1 + exp(0.311 * (v + 79.23)))
-    rate_j = jnp.where(low, alpha_j, 0) + jnp.where(low, 0.02424, 0.6) * eb / (1 + ec)
-
-    b, c = 1 + up(-35, 5), 1 + up(50, 200)
-    sq, bs = jnp.sqrt(1 + down(5, 6)), 1 + up(35, 15)
-    A, B, C = 1 + down(-35, 13), 1 + up(-5, 5), 1 + down(50, 20)
-    g5 = exp((v + 27) ** 2 * (-1 / 3600))
-    g = powerable_exp((v + 27) ** 2 * (-1 / 3600))
-    g5 = (g * g * g) ** 5
-    A1, A2, B1 = 1 + down(13, 10), 1 + down(25, 10), 1 + up(-30, 10)
-    A3 = 1 + up(20, 5)
-    w = down(0, 7)
+def _gates(v, ca_ss, variant):
+    """All gates in the order of the state; every rate is written as 1 / tau."""
+    e = SharedExponentials(v, *_BASES)
     return (
-            Gate(1 / (1 + down(-26, 7)), (1 + down(-45, 10)) * (1 + up(-30, 11.5)) * (1/ 2700)),
-            Gate(1 / (1 + up(-88, 24)), (1 + down(-60, 20)) * (1 + up(60, 20)) *(1/ 3.36)),
-            _gate((1, (1 + down(-5, 14))), (sq * bs, 1400 + 80 * sq * bs)),
-            _gate((1, (1 + down(-56.86, 9.03)) ** 2), (10 * (1 + down(-60, 5)) * b * c, b + c)),
-            Gate(h_inf, rate_h),
-            Gate(h_inf, rate_j),
-            _gate((1, 1 + down(-8, 7.5)), (A * B * C, (1.96 + 0.35 * A) * C + A * B)),
-            _gate((w, w + math.exp(20/7)), (A1 * B1, 200 * B1 + 180 * A1 + (1102.5 * (g5 * g) + 20) * A1 * B1)),
-            _gate((w + .33 * math.exp(35/7), w + math.exp(35/7)), (A2 * B1, 31 * B1 + 80 * A2 + 562 * g5 * A2 * B1)),
-            _gate((1, 1 + up(-20, 5)), (A3, 5 + (3 + 85 * exp((v + 45) ** 2 * (-1/ 320))) * A3)),
-            _gate((1, (1 + down(20, 6))), (1, 9.5 * exp((v + 40) ** 2 * (-1/ 1800)) + 0.8)),
+        *_potassium_gates(e),
+        *_sodium_gates(v, e),
+        *_calcium_gates(v, e),
+        _subspace_gate(ca_ss),
+        *_transient_outward_gates(v, e, variant),
     )
+
+
+def _potassium_gates(e):
+    """Xr1, Xr2, Xs."""
+    rising, falling = e.rising, e.falling
+    xr1 = Gate(
+        1 / (1 + falling(-26, 7)),
+        (1 + falling(-45, 10)) * (1 + rising(-30, 11.5)) * (1 / (450 * 6)),
+    )
+    xr2 = Gate(
+        1 / (1 + rising(-88, 24)),
+        (1 + falling(-60, 20)) * (1 + rising(60, 20)) * (1 / (3 * 1.12)),
+    )
+    alpha_beta = jnp.sqrt(1 + falling(5, 6)) * (1 + rising(35, 15))
+    xs = _gate((1, 1 + falling(-5, 14)), (alpha_beta, 1400 + 80 * alpha_beta))
+    return xr1, xr2, xs
+
+
+def _sodium_gates(v, e):
+    """m, h, j; h and j have one rate function below -40 mV and another above."""
+    rising, falling = e.rising, e.falling
+    b, c = 1 + rising(-35, 5), 1 + rising(50, 200)
+    m = _gate((1, (1 + falling(-56.86, 9.03)) ** 2), ((1 + falling(-60, 5)) * b * c, 0.1 * (b + c)))
+    # One exponential serves both branches: choosing its argument is cheaper than computing two.
+    low = v < -40
+    h_inf = 1 / (1 + rising(-71.55, 7.43)) ** 2
+    a = jnp.exp(jnp.where(low, (v + 80) * (-1 / 6.8), (v + 10.66) * (-1 / 11.1)))
+    h_low = 0.057 * a + 2.7 * jnp.exp(0.079 * v) + 310000 * jnp.exp(0.3485 * v)
+    h_high = (0.77 / 0.13) / (1 + a)
+    alpha_j = (
+        (-25428 * jnp.exp(0.2444 * v) - 6.948e-6 * jnp.exp(-0.04391 * v))
+        * (v + 37.78)
+        / (1 + jnp.exp(0.311 * (v + 79.23)))
+    )
+    above = jnp.where(low, 0.02424, 0.6) * jnp.exp(jnp.where(low, -0.01052, 0.057) * v)
+    below = 1 + jnp.exp(jnp.where(low, -0.1378 * (v + 40.14), -0.1 * (v + 32)))
+    h = Gate(h_inf, jnp.where(low, h_low, h_high))
+    j = Gate(h_inf, jnp.where(low, alpha_j, 0) + above / below)
+    return m, h, j
+
+
+def _calcium_gates(v, e):
+    """d, f, f2."""
+    rising, falling = e.rising, e.falling
+    a, b, c = 1 + falling(-35, 13), 1 + rising(-5, 5), 1 + falling(50, 20)
+    # tau_d = (1.4 / a + 0.25) 1.4 / b + 1 / c
+    d = _gate((1, 1 + falling(-8, 7.5)), (a * b * c, (1.4 * 1.4 + 0.25 * 1.4 * a) * c + a * b))
+    # exp(-(v + 27)^2 / 225) and exp(-(v + 27)^2 / 240)
+    root = powerable_exp((v + 27) ** 2 * (-1 / 3600))
+    bell_225, bell_240 = root**16, root**15
+    up, up2, down = 1 + falling(13, 10), 1 + falling(25, 10), 1 + rising(-30, 10)
+    sigmoid = falling(0, 7)
+    f = _gate(
+        (sigmoid, sigmoid + math.exp(20 / 7)),
+        (up * down, 200 * down + 180 * up + (1102.5 * bell_225 + 20) * up * down),
+    )
+    f2 = _gate(
+        (sigmoid + 0.33 * math.exp(35 / 7), sigmoid + math.exp(35 / 7)),
+        (up2 * down, 31 * down + 80 * up2 + 562 * bell_240 * up2 * down),
+    )
+    return d, f, f2
+
+
+def _subspace_gate(ca_ss):
+    """Fast inactivation of I_CaL by subspace calcium, fCass."""
+    x = (ca_ss * (1 / 0.05)) ** 2
+    return _gate((1 + 0.4 * x, 1 + x), (1 + x, 82 + 2 * x))
+
+
+def _transient_outward_gates(v, e, variant):
+    """s, r."""
+    rising, falling = e.rising, e.falling
+    if variant == "endo":
+        s = _gate((1, 1 + rising(-28, 5)), (1, 1000 * jnp.exp((v + 67) ** 2 * (-1 / 1000)) + 8))
+    else:
+        a = 1 + rising(20, 5)
+        s = _gate(
+            (1, 1 + rising(-20, 5)),
+            (a, 5 + (3 + 85 * jnp.exp((v + 45) ** 2 * (-1 / 320))) * a),
+        )
+    r = _gate((1, 1 + falling(20, 6)), (1, 0.8 + 9.5 * jnp.exp((v + 40) ** 2 * (-1 / 1800))))
+    return s, r
