@@ -29,7 +29,7 @@ def demo_heart(*, edge: float = DEMO_EDGE) -> Heart:
     ----------
     edge : float
         Mean edge length [mm]. 2 mm (51,000 nodes) is stored with the project; any other is made
-        on the spot (1 mm, 340,000 nodes, takes half a minute).
+        on the spot (1 mm, 350,000 nodes, takes about 40 s).
 
     Returns
     -------

@@ -35,7 +35,7 @@ class BiventricularShape:
     """Two truncated ellipsoids, one inside the other, make the LV; a third pair makes the RV.
 
     The RV is what its ellipsoids add to the LV: a crescent around the septum. All lengths in mm.
-    The defaults give an LV cavity of 118 ml, an RV cavity of 118 ml and 180 ml of muscle.
+    The defaults give an LV cavity of 118 ml, an RV cavity of 118 ml and 178 ml of muscle.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ class BiventricularShape:
         Shift of the RV towards the LV for each mm towards the apex.
     rv_wall : float
         Thickness of the RV free wall.
-    fillet, corner : float
-        Widths over which the outer groove between the ventricles is filled, and over which the
-        corners of the RV cavity are rounded.
+    fillet, corner, rim : float
+        Widths over which the outer groove between the ventricles is filled, over which the
+        corners of the RV cavity are rounded, and over which the wall is rounded at the base.
     """
 
     lv_radius: float = 24.5
@@ -67,6 +67,7 @@ class BiventricularShape:
     rv_wall: float = 4.0
     fillet: float = 10.0
     corner: float = 6.0
+    rim: float = 4.0
 
     def lv_cavity(self, points: Points) -> Values:
         """Distance to the LV endocardium [mm], negative in the cavity."""
@@ -89,7 +90,7 @@ class BiventricularShape:
         return smooth_min(self.lv_body(points), self.rv_body(points), self.fillet)
 
     def sides(self):
-        """The functions whose maximum is the wall, by the surface where each is zero."""
+        """The functions whose maximum is the wall (but for its rounded rim), by their surface."""
         return {
             SurfaceClass.BASE: lambda x: x[:, 2],
             SurfaceClass.EPICARDIUM: self.epicardium,
@@ -99,7 +100,8 @@ class BiventricularShape:
 
     def wall(self, points: Points) -> Values:
         """Distance to the surface of the muscle [mm], negative inside it."""
-        return np.max([side(points) for side in self.sides().values()], axis=0)
+        base, *others = (side(points) for side in self.sides().values())
+        return smooth_max(base, np.max(others, axis=0), self.rim)
 
     def bounds(self) -> np.ndarray:
         """Lower and upper corner [mm] of a box around the heart."""
@@ -148,7 +150,9 @@ def biventricle(edge: float = 2.0, shape: BiventricularShape | None = None) -> T
     """
     shape = shape or BiventricularShape()
     mesh = stuff(shape.wall, shape.bounds(), edge)
-    classes = surface_classes(mesh, shape.sides())
+    # The rounded rim belongs to the base: no edge joins endocardium and epicardium across it.
+    sides = shape.sides() | {SurfaceClass.BASE: lambda x: x[:, 2] + shape.rim / 4}
+    classes = surface_classes(mesh, sides)
     centres = mesh.points[mesh.tets].mean(axis=1)
     lv, rv = shape.lv_body(centres), shape.rv_body(centres)
     region = np.full(mesh.n_tets, Region.LV_FREE_WALL, dtype=np.int32)
