@@ -14,7 +14,13 @@ from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel
 from twinheart.errors import ModelError, SolverError
 from twinheart.mesh.quality import volumes
-from twinheart.tissue.cable import cable_velocity, continuum_velocity, lattice_spacing, tune_cv
+from twinheart.tissue.cable import (
+    cable_velocity,
+    continuum_velocity,
+    lattice_spacing,
+    matched_smoothing,
+    tune_cv,
+)
 from twinheart.tissue.conductivity import Conduction, Conductivities, Velocities, by_region
 from twinheart.tissue.discrete import Assembly, assemble
 from twinheart.tissue.monodomain import Monodomain, in_node_order
@@ -80,6 +86,7 @@ def build_monodomain(
     threshold: float = 0.0,
     lead_field: Float[np.ndarray, "electrode node"] | None = None,
     probes: Int[np.ndarray, "probe"] | None = None,
+    smoothing: float | None = None,
     may_block: bool = False,
     dtype=np.float32,
 ) -> Built:
@@ -107,6 +114,8 @@ def build_monodomain(
         In mesh order.
     probes : (probe,) int array, optional
         Mesh nodes whose V_m is recorded.
+    smoothing : float, optional
+        Smoothing of the ionic current everywhere, instead of the matched one.
     may_block : bool
         Run raw conductivities even where conduction is expected to block on this mesh.
     dtype : dtype
@@ -131,8 +140,8 @@ def build_monodomain(
     cells = by_region(heart, cell, "cell model")
     tissues = by_region(heart, conduction, "conductivity")
     models, node_model = _models_of_nodes(heart, cells)
-    assembly = assemble(heart, node_model)
-    diffusivity, report = _diffusivities(heart, cells, tissues, dt, scheme[1])
+    diffusivity, weights, report = _diffusivities(heart, cells, tissues, dt, scheme[1], smoothing)
+    assembly = assemble(heart, node_model, smoothing=weights)
     if not may_block:
         _refuse_block(report, lattice_spacing(heart.mesh))
     value, worst = assembly.stiffest(diffusivity)
@@ -188,7 +197,7 @@ def _fitted(name: str, scheme: Scheme, dt: float, stiffness: dict) -> Scheme:
             f"step is {stiffness['dt_explicit']:.3g} ms (set by the elements at {place} mm): lower "
             'dt, or take scheme "default", which adds Chebyshev stages.'
         )
-    return Explicit(scheme.delta, stages, scheme.smoothed)
+    return Explicit(stages, scheme.smoothed)
 
 
 def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel]):
@@ -215,34 +224,34 @@ def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel]):
     return [(k, m) for k, m in enumerate(models) if (node_model == k).any()], node_model
 
 
-def _diffusivities(heart, cells, tissues, dt, scheme):
-    """Diffusivities of every region, tuned or checked against block, and what to expect of them."""
+def _diffusivities(heart, cells, tissues, dt, scheme, smoothing):
+    """Diffusivities and smoothing of every region and direction, and what to expect of them."""
     spacing = lattice_spacing(heart.mesh)
     axes = range(1) if heart.f0 is None else range(2) if heart.s0 is None else range(3)
     known: dict = {}
-    rows, report = [], []
-    for tag, tissue in tissues.items():
-        row = np.zeros(3)
+    report = []
+    diffusivity, weights = np.zeros((len(tissues), 3)), np.zeros((len(tissues), 3))
+    for k, (tag, tissue) in enumerate(tissues.items()):
         for axis in axes:
             key = (id(cells[tag]), id(tissue), axis)
             if key not in known:
-                if isinstance(tissue, Velocities):
-                    known[key] = _tuned(cells[tag], float(tissue.cv[axis]), spacing, dt, scheme)
-                else:
-                    known[key] = _raw(cells[tag], tissue, axis, spacing, dt, scheme)
-            row[axis] = known[key]["diffusivity"]
+                expect = _tuned if isinstance(tissue, Velocities) else _raw
+                known[key] = expect(cells[tag], tissue, axis, spacing, dt, scheme, smoothing)
+            diffusivity[k, axis] = known[key]["diffusivity"]
+            weights[k, axis] = known[key]["smoothing"]
             report.append({"region": tag, "axis": _AXES[axis], **known[key]})
-        if heart.f0 is not None and heart.s0 is None:
-            row[2] = row[1]
-        rows.append(row)
+        if len(axes) == 2:  # no sheets: the normal is as good as any direction across
+            diffusivity[k, 2], weights[k, 2] = diffusivity[k, 1], weights[k, 1]
     _warn_large_factors(report, spacing)
-    return np.array(rows), report
+    return diffusivity, weights, report
 
 
-def _tuned(model, velocity, spacing, dt, scheme) -> dict:
-    tuned = tune_cv(model, velocity, spacing, dt=dt, scheme=scheme)
+def _tuned(model, tissue: Velocities, axis, spacing, dt, scheme, smoothing) -> dict:
+    velocity = float(tissue.cv[axis])
+    tuned = tune_cv(model, velocity, spacing, dt=dt, scheme=scheme, smoothing=smoothing)
     return {
         "diffusivity": tuned.diffusivity,
+        "smoothing": tuned.smoothing,
         "velocity": tuned.velocity,
         "continuum_diffusivity": tuned.continuum,
         "continuum_velocity": velocity,
@@ -251,12 +260,16 @@ def _tuned(model, velocity, spacing, dt, scheme) -> dict:
     }
 
 
-def _raw(model, tissue: Conductivities, axis, spacing, dt, scheme) -> dict:
+def _raw(model, tissue: Conductivities, axis, spacing, dt, scheme, smoothing) -> dict:
     d = float(tissue.diffusivity[axis])
-    ideal = continuum_velocity(model, d, dt=dt)
-    velocity = float(cable_velocity(model, d, spacing, dt=dt, scheme=scheme))
+    if smoothing is None:
+        matched = isinstance(scheme, Explicit) and scheme.smoothed
+        smoothing = matched_smoothing(model, d, spacing, dt=dt) if matched else 0.0
+    ideal = continuum_velocity(model, d)
+    velocity = float(cable_velocity(model, d, spacing, dt=dt, scheme=scheme, smoothing=smoothing))
     return {
         "diffusivity": d,
+        "smoothing": smoothing,
         "velocity": velocity,
         "continuum_diffusivity": d,
         "continuum_velocity": ideal,

@@ -28,8 +28,11 @@ from twinheart.tissue.scheme import (
 )
 from twinheart.tissue.stimulus import pace
 
-_NODES = 48  # of the cable; the velocity is measured over its middle
+_NODES = 64  # of the cable
+_FROM, _TO = 24, 54  # nodes between which the velocity is measured: settled, and clear of the end
 _SAMPLE = 0.5  # ms
+# Above this smoothing the velocity changes by more than a sixth for each 0.05 of it: too fragile.
+_LARGEST_SMOOTHING = 0.95
 
 
 def lattice_spacing(mesh: TetMesh) -> float:
@@ -50,6 +53,7 @@ def cable_velocity(
     diffusivity: float | np.ndarray,
     edge: float,
     *,
+    smoothing: float | np.ndarray = 0.0,
     dt: float = 0.02,
     scheme: Scheme | None = None,
 ) -> np.ndarray:
@@ -63,10 +67,12 @@ def cable_velocity(
         Diffusivity along the cable [mm^2/ms]; several are run together.
     edge : float
         Node spacing [mm].
+    smoothing : float or (k,) array
+        Smoothing of the ionic current (see `twinheart.tissue.scheme`).
     dt : float
         Time step [ms].
     scheme : Scheme, optional
-        Scheme whose velocity is wanted; default `Explicit`. Stages and iterations are chosen here.
+        Default `Explicit`. Stages and iterations are chosen here.
 
     Returns
     -------
@@ -78,18 +84,21 @@ def cable_velocity(
     >>> from twinheart.cell import get_model
     >>> from twinheart.tissue import cable_velocity
     >>> cv = cable_velocity(get_model("mitchell-schaeffer"), 0.1, 0.25)
-    >>> bool(0.4 < cv < 0.9)
+    >>> bool(0.3 < cv < 0.4)
     True
     """
-    scheme = Explicit() if scheme is None else scheme
-    values = np.atleast_1d(np.asarray(diffusivity, dtype=float))
+    values, weights = np.broadcast_arrays(
+        np.asarray(diffusivity, dtype=float), np.asarray(smoothing, dtype=float)
+    )
     stiffness = 4.0 * float(values.max()) / edge**2
-    if isinstance(scheme, Explicit):
-        scheme = Explicit(scheme.delta, stages_needed(dt, stiffness), scheme.smoothed)
-    else:
+    if isinstance(scheme, CrankNicolson):
         scheme = CrankNicolson(scheme.consistent, iterations_needed(dt, stiffness))
-    velocity = np.asarray(_velocities(_scalar_parameters(model), values, edge, dt, scheme))
-    return velocity.reshape(np.shape(diffusivity))
+    else:
+        scheme = Explicit(stages_needed(dt, stiffness), smoothed=scheme is None or scheme.smoothed)
+    velocity = _velocities(
+        _scalar_parameters(model), np.atleast_1d(values), np.atleast_1d(weights), edge, dt, scheme
+    )
+    return velocity.reshape(values.shape)
 
 
 def _scalar_parameters(model):
@@ -97,42 +106,42 @@ def _scalar_parameters(model):
     return jax.tree.map(lambda p: p.mean() if eqx.is_array(p) and p.ndim else p, model)
 
 
-def _velocities(model, values, edge, dt, scheme):
+def _velocities(model, values, weights, edge, dt, scheme) -> np.ndarray:
     assembly = assemble_cable(_NODES, edge)
     consistent = isinstance(scheme, CrankNicolson)
-    paced = np.arange(_NODES) < max(4, min(_NODES // 6, math.ceil(1.5 / edge)))
-    mask = jnp.asarray(paced, jnp.float32)
+    mask = jnp.asarray(np.arange(_NODES) < max(5, min(_NODES // 6, math.ceil(1.5 / edge))), "f4")
 
-    def problem(d):
+    def problem(d, smoothing):
         tissue = assembly.tissue(jnp.zeros((1, 3)).at[0, 0].set(d), consistent=consistent)
+        if not consistent:
+            spread = smoothing.astype(tissue.spread.dtype) * tissue.spread
+            tissue = eqx.tree_at(lambda t: t.spread, tissue, spread)
         return Monodomain(
-            tissue,
-            (model,),
-            (_NODES,),
-            (pace("cable"),),
-            (mask,),
-            scheme,
-            jnp.asarray(dt),
-            jnp.asarray(0.0),
-            jnp.zeros((0, _NODES), jnp.float32),
-            jnp.zeros(0, jnp.int32),
-            max(1, round(_SAMPLE / dt)),
+            tissue=tissue,
+            models=(model,),
+            model_sizes=(_NODES,),
+            stimuli=(pace("cable"),),
+            stimulus_masks=(mask,),
+            scheme=scheme,
+            dt=jnp.asarray(dt),
+            threshold=jnp.asarray(0.0),
+            lead_field=jnp.zeros((0, _NODES), jnp.float32),
+            probes=jnp.zeros(0, jnp.int32),
+            block=max(1, round(_SAMPLE / dt)),
         )
 
-    problems = eqx.filter_vmap(problem)(jnp.asarray(values))
+    problems = eqx.filter_vmap(problem)(jnp.asarray(values), jnp.asarray(weights))
     states = eqx.filter_vmap(initial_state)(problems)
-    # A wave slower than 0.05 m/s counts as blocked; most are far faster and stop the loop early.
+    # A wave slower than 0.05 m/s counts as blocked; most are far faster and end the loop early.
     for _ in range(math.ceil(_NODES * edge / 0.05 / 10.0)):
         states = _ten_milliseconds(problems, states)
         lat = np.asarray(states.lat)
-        if np.isfinite(lat[:, -8]).all():
+        at_rest = np.asarray(states.vm).max(axis=1) < -40.0
+        if (np.isfinite(lat[:, _TO]) | (at_rest & np.isfinite(lat[:, 0]))).all():
             break
-        if float(np.asarray(states.vm).max()) < -40.0 and np.asarray(states.step).max() * dt > 20:
-            break  # nothing is left that could still conduct
-    first, last = _NODES // 2, _NODES - 9
     with np.errstate(invalid="ignore"):
-        travel = lat[:, last] - lat[:, first]
-    return np.where(travel > 0, (last - first) * edge / travel, 0.0)
+        travel = lat[:, _TO] - lat[:, _FROM]
+    return np.where(travel > 0, (_TO - _FROM) * edge / travel, 0.0)
 
 
 @eqx.filter_jit
@@ -141,6 +150,105 @@ def _ten_milliseconds(problems, states):
         return advance(problem, state, round(10.0 / _SAMPLE))[0]
 
     return eqx.filter_vmap(run)(problems, states)
+
+
+class _ByValue:
+    """Hashable handle of a cell model, so that what is measured on cables is measured once."""
+
+    def __init__(self, model: AbstractCellModel):
+        self.model = _scalar_parameters(model)
+        leaves = jax.tree.leaves(self.model)
+        self.key = (type(model).__name__, *(np.asarray(leaf).tobytes() for leaf in leaves))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, _ByValue) and self.key == other.key
+
+
+def continuum_velocity(model: AbstractCellModel, diffusivity: float) -> float:
+    r"""Conduction velocity on an infinitely fine mesh [m/s], :math:`CV = c \sqrt{D}`.
+
+    Parameters
+    ----------
+    model : AbstractCellModel
+        Cell at its initial state.
+    diffusivity : float
+        Diffusivity [mm^2/ms].
+
+    Raises
+    ------
+    ModelError
+        If the cell model does not conduct.
+    """
+    return _continuum_slope(_ByValue(model)) * math.sqrt(diffusivity)
+
+
+@functools.lru_cache(maxsize=64)
+def _continuum_slope(handle: _ByValue) -> float:
+    """CV / sqrt(D) in the continuum: from two spacings of about the front, extrapolated in h^2."""
+    measure = functools.partial(cable_velocity, handle.model, 0.1, dt=0.01, smoothing=0.65)
+    rough = float(measure(0.25))
+    if rough == 0.0:
+        raise ModelError(
+            f"cell model '{handle.model.name}' does not conduct even on a fine cable: its inward "
+            "current is too weak for a propagating wave; check its parameters."
+        )
+    front = 0.1 / rough
+    coarse, fine = float(measure(1.2 * front)), float(measure(0.8 * front))
+    return (fine + (fine - coarse) * 0.8**2 / (1.2**2 - 0.8**2)) / math.sqrt(0.1)
+
+
+def matched_smoothing(
+    model: AbstractCellModel, diffusivity: float, edge: float, *, dt: float = 0.02
+) -> float:
+    """Smoothing with which a cable of this spacing conducts as the continuum does.
+
+    The rule behind the default scheme (see `twinheart.tissue.scheme`). It lies between 0 and
+    0.95; where not even 0.95 reaches the velocity of the continuum, the mesh is too coarse.
+
+    Parameters
+    ----------
+    model : AbstractCellModel
+        Cell at its initial state.
+    diffusivity : float
+        Diffusivity in the direction considered [mm^2/ms].
+    edge : float
+        Spacing [mm].
+    dt : float
+        Time step [ms].
+
+    Returns
+    -------
+    float
+        The smoothing, dimensionless.
+
+    Examples
+    --------
+    >>> from twinheart.cell import get_model
+    >>> from twinheart.tissue.cable import matched_smoothing
+    >>> bool(0.3 < matched_smoothing(get_model("mitchell-schaeffer"), 0.1, 0.5) < 0.6)
+    True
+    """
+    # Velocity over sqrt(D) depends on h / sqrt(D) alone: one table serves every tissue.
+    return _matched(_ByValue(model), round(edge / math.sqrt(diffusivity), 6), dt)
+
+
+@functools.lru_cache(maxsize=256)
+def _matched(handle: _ByValue, ratio: float, dt: float) -> float:
+    target = _continuum_slope(handle) * math.sqrt(0.1)
+    measure = functools.partial(cable_velocity, handle.model, 0.1, ratio * math.sqrt(0.1), dt=dt)
+    low, high = 0.0, _LARGEST_SMOOTHING
+    for _ in range(2):
+        weights = np.linspace(low, high, 8)
+        reached = measure(smoothing=weights)
+        above = np.flatnonzero(reached >= target)
+        if above.size == 0 or above[0] == 0:
+            return float(high if above.size == 0 else low)
+        k = above[0]
+        low, high = weights[k - 1], weights[k]
+    return float(np.interp(target, reached[k - 1 : k + 1], weights[k - 1 : k + 1]))
 
 
 class Tuned(NamedTuple):
@@ -154,51 +262,19 @@ class Tuned(NamedTuple):
         Diffusivity that would give it on an infinitely fine mesh [mm^2/ms].
     velocity : float
         Velocity reached on the cable [m/s].
+    smoothing : float
+        Smoothing of the ionic current it was reached with.
     """
 
     diffusivity: float
     continuum: float
     velocity: float
+    smoothing: float
 
     @property
     def factor(self) -> float:
         """How far the mesh makes the diffusivity depart from the continuum's."""
         return self.diffusivity / self.continuum
-
-
-@functools.lru_cache(maxsize=64)
-def _continuum_slope(model_key: "_ByIdentity", dt: float) -> float:
-    """CV / sqrt(D) in the continuum: from spacings of 1/8 and 1/12 of the front, extrapolated."""
-    model = model_key.model
-    d = 0.1
-    coarse, fine = (float(cable_velocity(model, d, h, dt=min(dt, 0.01))) for h in (0.15, 0.1))
-    if fine <= 0:
-        raise ModelError(
-            f"cell model '{model.name}' does not conduct even on a fine cable: its current is too "
-            "weak for a propagating wave; check its parameters."
-        )
-    return (fine + (fine - coarse) * 0.1**2 / (0.15**2 - 0.1**2)) / math.sqrt(d)
-
-
-class _ByIdentity:
-    """Hashable handle of a model, so that the continuum velocity is measured once a model."""
-
-    def __init__(self, model):
-        self.model = model
-        leaves = jax.tree.leaves(model)
-        self.key = (type(model).__name__, *(np.asarray(leaf).tobytes() for leaf in leaves))
-
-    def __hash__(self):
-        return hash(self.key)
-
-    def __eq__(self, other):
-        return self.key == other.key
-
-
-def continuum_velocity(model: AbstractCellModel, diffusivity: float, *, dt: float = 0.02) -> float:
-    r"""Conduction velocity on an infinitely fine mesh [m/s], :math:`CV = c \sqrt{D}`."""
-    slope = _continuum_slope(_ByIdentity(_scalar_parameters(model)), dt)
-    return slope * math.sqrt(diffusivity)
 
 
 def tune_cv(
@@ -208,12 +284,14 @@ def tune_cv(
     *,
     dt: float = 0.02,
     scheme: Scheme | None = None,
+    smoothing: float | None = None,
     rtol: float = 0.005,
 ) -> Tuned:
     """Numerical diffusivity that conducts at `velocity` on a mesh of this edge length.
 
-    Only the diffusion of V_m uses it; the lead field and every gradient of V keep the physical
-    conductivities.
+    With the default scheme it departs from the continuum's only where the mesh is too coarse for
+    `matched_smoothing`. Only the diffusion of V_m uses it; the lead field and every gradient of V
+    keep the physical conductivities.
 
     Parameters
     ----------
@@ -227,6 +305,8 @@ def tune_cv(
         Time step [ms].
     scheme : Scheme, optional
         Default `Explicit`.
+    smoothing : float, optional
+        Fixed smoothing instead of the matched one.
     rtol : float
         Relative tolerance on the velocity.
 
@@ -249,25 +329,28 @@ def tune_cv(
     >>> bool(abs(tuned.velocity - 0.6) < 0.01)
     True
     """
-    continuum = (velocity / continuum_velocity(model, 1.0, dt=dt)) ** 2
-    low, high = 0.25, 16.0
-    measure = functools.partial(cable_velocity, model, edge=edge, dt=dt, scheme=scheme)
-    for _ in range(6):
+    continuum = (velocity / continuum_velocity(model, 1.0)) ** 2
+    if smoothing is None:
+        matched = scheme is None or (isinstance(scheme, Explicit) and scheme.smoothed)
+        smoothing = matched_smoothing(model, continuum, edge, dt=dt) if matched else 0.0
+    measure = functools.partial(
+        cable_velocity, model, edge=edge, dt=dt, scheme=scheme, smoothing=smoothing
+    )
+    low, high = 0.9, 1.12
+    for _ in range(8):
         factors = np.geomspace(low, high, 8)
         reached = measure(continuum * factors)
-        above = np.flatnonzero(reached >= velocity)
-        if above.size == 0:
-            low, high = high, 8.0 * high
-            continue
-        k = int(above[0])
-        if k == 0:
-            low, high = low / 8.0, low
-            continue
         best = int(np.abs(reached - velocity).argmin())
         if abs(reached[best] - velocity) <= rtol * velocity:
-            return Tuned(continuum * factors[best], continuum, float(reached[best]))
-        low, high = factors[k - 1], factors[k]
+            return Tuned(continuum * factors[best], continuum, float(reached[best]), smoothing)
+        above = np.flatnonzero(reached >= velocity)
+        if above.size == 0:
+            low, high = high, 6.0 * high
+        elif above[0] == 0:
+            low, high = low / 6.0, low
+        else:
+            low, high = factors[above[0] - 1], factors[above[0]]
     raise ModelError(
         f"no diffusivity conducts at {velocity:g} m/s on edges of {edge:.2f} mm with cell model "
-        f"'{model.name}' (nearest: {reached[k - 1]:.2f} and {reached[k]:.2f} m/s): refine the mesh."
+        f"'{model.name}' (nearest: {reached[best]:.2f} m/s): refine the mesh."
     )

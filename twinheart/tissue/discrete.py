@@ -132,7 +132,12 @@ class Assembly(eqx.Module):
         return value, int(self.order[np.abs(vector).argmax()])
 
 
-def assemble(heart: Heart, node_group: Int[np.ndarray, "node"] | None = None) -> Assembly:
+def assemble(
+    heart: Heart,
+    node_group: Int[np.ndarray, "node"] | None = None,
+    *,
+    smoothing: Float[np.ndarray, "region 3"] | float = 1.0,
+) -> Assembly:
     """Prepare a heart: order the nodes, find the edges, integrate over the tetrahedra.
 
     Parameters
@@ -141,6 +146,8 @@ def assemble(heart: Heart, node_group: Int[np.ndarray, "node"] | None = None) ->
         Mesh, fibres and regions.
     node_group : (node,) int array, optional
         Group of each node (its cell model); groups become contiguous.
+    smoothing : (region, 3) array or float
+        Weights of the rounded mass along fibre, sheet and normal, region tags ascending.
 
     Returns
     -------
@@ -159,15 +166,16 @@ def assemble(heart: Heart, node_group: Int[np.ndarray, "node"] | None = None) ->
     return Assembly(
         graph,
         ell_graph(graph),
-        *_integrate(mesh, graph, fibre_frame(heart), region.ravel()),
+        *_integrate(mesh, graph, fibre_frame(heart), region.ravel(), np.asarray(smoothing)),
         order,
         tuple(int(t) for t in tags),
     )
 
 
-def _integrate(mesh, graph, frame, region, chunk=500_000):
+def _integrate(mesh, graph, frame, region, smoothing, chunk=500_000):
     """Sum over the tetrahedra, a chunk at a time: diffusion basis, two masses on edges, lumped."""
     n_regions = int(region.max(initial=0)) + 1
+    smoothing = np.broadcast_to(smoothing, (n_regions, 3))
     # An entry of the basis is an (edge, region) pair; nearly every edge lies in one region only.
     keys = graph.tet_edges.astype(np.int64) * n_regions + region[:, None]
     pairs, entry = np.unique(keys, return_inverse=True)
@@ -183,7 +191,12 @@ def _integrate(mesh, graph, frame, region, chunk=500_000):
             geometry[:, axis] += np.bincount(entry[part].ravel(), local.ravel(), len(pairs))
         found = graph.tet_edges[part].ravel()
         mass_edges += np.bincount(found, np.repeat(volume / 20.0, 6), graph.n_edges)
-        rounded = tet_stiffness(grad, volume, rounded_moment(mesh.points[mesh.tets[part]]) / 5.0)
+        root = sum(
+            np.sqrt(smoothing[region[part], axis])[:, None, None] * projector[part]
+            for axis, projector in enumerate(frame)
+        )
+        moment = root @ rounded_moment(mesh.points[mesh.tets[part]]) @ root
+        rounded = tet_stiffness(grad, volume, moment / 5.0)
         round_edges += np.bincount(found, rounded.ravel(), graph.n_edges)
         lumped += np.bincount(mesh.tets[part].ravel(), np.repeat(volume / 4.0, 4), mesh.n_nodes)
     basis = DiffusionBasis(

@@ -121,11 +121,18 @@ def _ionic(problem: Monodomain, step, vm, cells):
     currents, new, start = [], [], 0
     for model, size, state in zip(problem.models, problem.model_sizes, cells, strict=True):
         part = slice(start, start + size)
+        model = jax.tree.map(lambda leaf: _in_precision(leaf, vm.dtype), model)
         i_ion, state = cell_step(model, vm[part], state, dt, i_stim[part])
         currents.append(i_ion)
         new.append(state)
         start += size
     return currents[0] if len(currents) == 1 else jnp.concatenate(currents), tuple(new)
+
+
+def _in_precision(leaf, dtype):
+    """A floating-point parameter in the precision of the loop, whatever jax's default is."""
+    is_number = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(dtype) if is_number else leaf
 
 
 def _stimulation(problem: Monodomain, step):

@@ -41,6 +41,7 @@ def build_niederer(
     *,
     model: AbstractCellModel | None = None,
     conductivities: Conductivities = NIEDERER_2011,
+    smoothing: float | None = None,
     dtype=np.float32,
 ) -> Built:
     """The benchmark's problem on any mesh of its slab, fibres along x."""
@@ -52,6 +53,7 @@ def build_niederer(
         [pace(STIMULATED, duration=DURATION, amplitude=AMPLITUDE)],
         dt=dt,
         scheme=scheme,
+        smoothing=smoothing,
         may_block=True,
         dtype=dtype,
     )
@@ -110,6 +112,7 @@ def run_niederer(
         "dt_ms": dt,
         "mirrored": mirrored,
         "n_nodes": mesh.n_nodes,
+        "smoothing": {row["axis"]: row["smoothing"] for row in built.conduction},
         "stages": getattr(built.problem.scheme, "stages", None),
         "velocity_error": {row["axis"]: row["velocity_error"] for row in built.conduction},
         "steps": result.steps,

@@ -4,13 +4,16 @@ With :math:`L v = M_L^{-1} \sum_k w_k (v_{c_k} - v)` the lumped P1 diffusion and
 between lumped and consistent mass, :math:`I - M_L^{-1} M_C`, made isotropic
 (`twinheart.tissue.discrete.rounded_moment`), the default is
 
-.. math:: \dot v = L v - (I - \delta E)\, i_{ion} + i_{stim}.
+.. math:: \dot v = L v - (I - E_\delta)\, i_{ion} + i_{stim}.
 
 With the ionic current of the nodes alone (:math:`\delta = 0`) coarse meshes conduct too slowly or
 not at all: where the front is thinner than an edge the current behind it does not reach the node
-ahead. The consistent mass (:math:`\delta = 1`) passes it on, a little too much. The weight is the
-same for every mesh, direction, cell model and conductivity; how it was chosen and what error
-remains is in benchmarks/README.md.
+ahead. The consistent mass (:math:`\delta = 1`) passes it on, too much. In between lies the
+smoothing with which a cable of the mesh's spacing conducts as the continuum does. It depends on the
+cell model and on the spacing over the thickness of the front, so it is measured for both along and
+across the fibres (`twinheart.tissue.cable.matched_smoothing`): :math:`E_\delta` weighs the
+directions by :math:`\delta_l` and :math:`\delta_t`. One rule for every mesh, direction, cell model
+and conductivity, and no conductivity is rescaled. What error remains is in benchmarks/README.md.
 """
 
 import math
@@ -33,12 +36,10 @@ class Explicit(eqx.Module):
 
     Parameters
     ----------
-    delta : float
-        Reaction smoothing :math:`\delta` (see the module).
     stages : int
         Number of Chebyshev stages of the diffusion; 1 is forward Euler. See `stages_needed`.
     smoothed : bool
-        False drops the smoothing and its cost.
+        Smooth the ionic current (see the module); False is the plain lumped scheme.
 
     References
     ----------
@@ -46,7 +47,6 @@ class Explicit(eqx.Module):
     differential equations, Appl. Numer. Math. 22 (1996), doi:10.1016/S0168-9274(96)00022-0.
     """
 
-    delta: Float[Array, ""] = eqx.field(default=0.85, converter=_as_float)
     stages: int = eqx.field(default=1, static=True)
     smoothed: bool = eqx.field(default=True, static=True)
 
@@ -55,7 +55,7 @@ class Explicit(eqx.Module):
         source = i_stim - i_ion
         if self.smoothed:
             passed_on = edge_difference_sum(tissue.spread, tissue.columns, i_ion)
-            source = source - self.delta.astype(vm.dtype) * passed_on / tissue.lumped
+            source = source - passed_on / tissue.lumped
 
         def slope(v):
             diffusion = edge_difference_sum(tissue.diffusion, tissue.columns, v)
