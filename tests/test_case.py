@@ -88,6 +88,8 @@ def test_case_survives_writing_and_reading(tmp_path):
         }
     )
     assert check_case(tomllib.loads(case_toml(case))) == case
+    raw = check_case({"conduction": {"mode": "conductivities", "sigma_il": 0.2}})
+    assert check_case(tomllib.loads(case_toml(raw))) == raw
 
 
 def test_paths_are_relative_to_the_case_file(tmp_path):

@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from twinheart.cli.benchmark import benchmark
+from twinheart.cli.convert import convert
 from twinheart.cli.demo import demo
+from twinheart.cli.info import info
 from twinheart.cli.simulate import simulate
 from twinheart.cli.terminal import drop_stdout, say
 from twinheart.errors import TwinheartError
@@ -27,6 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.command()(info)
+app.command()(convert)
 app.command()(simulate)
 app.add_typer(benchmark, name="benchmark")
 

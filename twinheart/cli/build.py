@@ -33,21 +33,24 @@ def build_heart(case: Case) -> "Heart":
     Heart
         Mesh in mm.
     """
-    from twinheart.anatomy import Heart, demo_heart, load_heart
-    from twinheart.mesh.refine import refine_to
-
     section = case.heart
     if section.file == "demo":
-        heart = demo_heart()
+        heart = _demo_heart(section.max_edge)
     else:
-        heart = load_heart(section.file, length_unit=section.length_unit)
-    if section.max_edge is not None:
-        # The children of a tetrahedron follow each other and take its fibre and its tag.
-        mesh = refine_to(heart.mesh, section.max_edge)
-        many = mesh.n_tets // heart.mesh.n_tets
-        f0, s0 = (None if v is None else np.repeat(v, many, axis=0) for v in (heart.f0, heart.s0))
-        heart = Heart(mesh, f0=f0, s0=s0, regions=np.repeat(heart.regions, many))
+        from twinheart.anatomy import read_heart
+
+        heart, report = read_heart(
+            section.file, length_unit=section.length_unit, max_edge=section.max_edge
+        )
+        for sentence in report.sentences():
+            say(f"twinheart: note: {sentence}")
     return _with_fibres(heart, section)
+
+
+def _demo_heart(max_edge: float | None) -> "Heart":
+    from twinheart.anatomy.demo import DEMO_EDGE, demo_heart
+
+    return demo_heart(edge=DEMO_EDGE if max_edge is None else min(DEMO_EDGE, max_edge))
 
 
 def _with_fibres(heart: "Heart", section: HeartSection) -> "Heart":
@@ -65,8 +68,8 @@ def _with_fibres(heart: "Heart", section: HeartSection) -> "Heart":
         return Heart(heart.mesh, f0=f0, regions=heart.regions)
     if heart.f0 is None:
         say(
-            f"twinheart: note: {section.file} has no fibres; the tissue conducts equally in all "
-            "directions (heart.fibres in a case file gives it some)"
+            "twinheart: note: without fibres the tissue conducts equally in all directions; "
+            "heart.fibres in a case file gives it some"
         )
     return heart
 

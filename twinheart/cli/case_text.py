@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from twinheart.cli.case import Case, Section, section_of
+from twinheart.cli.case import CV_KEYS, Case, Section, section_of
 
 HEADER = """\
 # twinheart case file: everything about one simulation. Keys that are left out take the default,
@@ -91,7 +91,11 @@ def case_toml(case: Case) -> str:
     >>> check_case(tomllib.loads(case_toml(case))) == case
     True
     """
-    return "\n".join(_table_lines(case.model_dump(exclude_none=True), "")) + "\n"
+    table = case.model_dump(exclude_none=True)
+    if case.conduction.mode == "conductivities":  # velocities are refused then, even defaults
+        for name in CV_KEYS:
+            table["conduction"].pop(name, None)
+    return "\n".join(_table_lines(table, "")) + "\n"
 
 
 def _table_lines(table: dict[str, Any], path: str) -> Iterator[str]:

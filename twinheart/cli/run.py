@@ -1,8 +1,10 @@
 """Run a case: simulate, write every result, sum it up."""
 
 import json
-import os
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,39 +53,43 @@ def run_case(case: Case, folder: Path, *, resume: bool = False) -> dict[str, Any
     Interrupted
         After Ctrl-C; the checkpoint stays in `folder`.
     """
-    folder = make_folder(folder)
-    start = time.perf_counter()
-    heart = build_heart(case)
-    twin = build_twin(case, heart)
-    stimuli = build_stimuli(case)
-    beat = _simulate(case, twin, stimuli, folder, resume=resume)
-    files = write_results(case, twin, beat, folder)
-    summary = summarise(beat) | beat.stats | {"total_s": time.perf_counter() - start}
-    if case.output.report:
-        files += _report(case, twin, beat, folder)
-    files.append(folder / "summary.json")
-    summary |= {"files": [str(path) for path in files], "result": beat.result}
-    write_text(folder / "summary.json", json.dumps(plain(summary), indent=1) + "\n")
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    with results_folder(folder):
+        start = time.perf_counter()
+        heart = build_heart(case)
+        twin = build_twin(case, heart)
+        beat = _simulate(case, twin, build_stimuli(case), folder, resume=resume)
+        files = write_results(case, twin, beat, folder)
+        if case.output.report:
+            files += _report(case, twin, beat, folder)
+        files.append(folder / "summary.json")
+        summary = summarise(beat) | beat.stats | {"total_s": time.perf_counter() - start}
+        summary |= {"files": [str(path) for path in files], "result": beat.result}
+        write_text(folder / "summary.json", json.dumps(plain(summary), indent=1) + "\n")
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return summary
 
 
-def make_folder(folder: Path) -> Path:
-    """Make the folder for results and check that it can be written to, before the long work.
+@contextmanager
+def results_folder(folder: Path) -> Iterator[None]:
+    """Make the folder for results, before the long work; remove it again if it stays empty.
 
     Raises
     ------
     OutputError
-        If it cannot.
+        If it cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".twinheart-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise OutputError(f"{folder}: cannot write results there: {error.strerror}.") from None
-    return folder
+    try:
+        yield
+    except BaseException:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,12 +1,15 @@
 """`twinheart simulate`: a heart beats, from a case file or from options."""
 
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from twinheart.cli.terminal import emit, say
 from twinheart.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from twinheart.cli.case import Case
 
 
 def _option(text: str, panel: str, *names: str) -> Any:
@@ -103,32 +106,51 @@ def simulate(
         "output.report": report,
     }
     given = {dotted: value for dotted, value in overrides.items() if value is not None}
-    _run(case_file, given, resume=resume, as_json=as_json)
+    run_and_emit(_case(case_file, given), resume=resume, as_json=as_json)
 
 
 def _absolute(name: str | None, *keywords: str) -> str | None:
     return name if name is None or name in keywords else str(Path(name).expanduser().absolute())
 
 
-def _run(case_file: Path | None, given: dict[str, Any], *, resume: bool, as_json: bool) -> None:
+def _case(case_file: Path | None, given: dict[str, Any]) -> "Case":
     from twinheart.cli.case import check_case, read_case
-    from twinheart.cli.run import Interrupted, run_case
 
     if case_file is not None:
-        case = read_case(case_file, given)
-    elif "heart.file" in given and "stimuli" in given:
-        case = check_case({}, given)
-    else:
-        raise InputError(
-            "nothing to simulate: give a case file (--write-example writes one), or --heart and "
-            "--stim."
-        )
+        return read_case(case_file, given)
+    if "heart.file" in given and "stimuli" in given:
+        return check_case({}, given)
+    raise InputError(
+        "nothing to simulate: give a case file (--write-example writes one), or --heart and --stim."
+    )
+
+
+def run_and_emit(case: "Case", *, resume: bool = False, as_json: bool = False) -> dict[str, Any]:
+    """Run a case, print its summary and return it; after Ctrl-C say how to go on.
+
+    Parameters
+    ----------
+    case : Case
+        A checked case.
+    resume : bool
+        Go on from the checkpoint in its folder.
+    as_json : bool
+        Print one JSON object.
+
+    Returns
+    -------
+    dict
+        See `twinheart.cli.run.run_case`.
+    """
+    from twinheart.cli.run import Interrupted, run_case
+
     try:
         summary = run_case(case, Path(case.output.folder), resume=resume)
     except Interrupted as stop:
         say(f"twinheart: {stop}")
         raise typer.Exit(130) from None
     emit(summary, as_json=as_json)
+    return summary
 
 
 def _write_example(path: Path, as_json: bool) -> None:
