@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from tolerances import EXACT64
 
 from twinheart.errors import MeshError
 from twinheart.mesh.generate import cable, lv_ellipsoid, slab
-
-EXACT64 = 1e-12
 
 
 def _volumes(mesh):

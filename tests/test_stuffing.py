@@ -5,6 +5,7 @@ import pytest
 from scipy.sparse import coo_matrix, diags
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
+from tolerances import ORDER
 
 from twinheart.errors import MeshError
 from twinheart.fem import lumped_mass, stiffness
@@ -134,7 +135,7 @@ def test_volume_converges_with_order_two():
     exact = 4 / 3 * np.pi * 9.7**3
     error = [abs(_volumes(stuff(_ball(9.7), _box(10.0), edge)).sum() / exact - 1) for edge in edges]
     slope = np.polyfit(np.log(edges), np.log(error), 1)[0]
-    assert abs(slope - 2) < 0.1
+    assert abs(slope - 2) < ORDER
     assert error[-1] < 1e-3
 
 
