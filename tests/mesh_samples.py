@@ -1,10 +1,10 @@
 """Meshes for the tests of `twinheart.mesh`: small, irregular, with fields of every kind."""
 
 import numpy as np
-from scipy.spatial import Delaunay
+from scipy.spatial import ConvexHull, Delaunay
 
 from twinheart.mesh import TetMesh, TriMesh
-from twinheart.mesh.quality import boundary_triangles, flatness, volumes
+from twinheart.mesh.quality import flatness, volumes
 
 
 def irregular(seed: int = 0, n_nodes: int = 60, size: float = 100.0) -> TetMesh:
@@ -40,14 +40,16 @@ def with_fields(mesh: TetMesh, seed: int = 1) -> TetMesh:
 
 
 def sphere_surface(radius: float = 40.0) -> TriMesh:
-    """Closed surface of an irregular mesh, roughly a heart's size; fields on nodes and faces."""
-    mesh = irregular(3, size=2 * radius)
-    triangles = boundary_triangles(mesh.tets)
-    used = np.unique(triangles)
-    triangles = np.searchsorted(used, triangles)
+    """Closed surface of random points on a sphere; fields on nodes and faces."""
+    points = np.random.default_rng(2).normal(size=(60, 3))
+    points *= radius / np.linalg.norm(points, axis=1, keepdims=True)
+    triangles = ConvexHull(points).simplices
+    a, b, c = (points[triangles[:, i]] for i in range(3))
+    inward = np.einsum("ni,ni->n", np.cross(b - a, c - a), a) < 0
+    triangles[inward] = triangles[inward][:, [0, 2, 1]]
     return TriMesh(
-        mesh.points[used],
+        points,
         triangles,
-        {"class": np.arange(len(used)) % 4},
+        {"class": np.arange(len(points)) % 4},
         {"label": np.arange(len(triangles)) % 3},
     )

@@ -134,6 +134,23 @@ def test_gmsh_physical_groups_are_regions(tmp_path):
     assert set(report.regions) == {10, 11}
 
 
+def test_gmsh_text_as_gmsh_writes_it(tmp_path):
+    path = tmp_path / "a.msh"
+    path.write_text(
+        '$MeshFormat\n4.1 0 8\n$EndMeshFormat\n$PhysicalNames\n2\n3 7 "LV wall"\n3 8 "scar"\n'
+        "$EndPhysicalNames\n$Entities\n0 0 0 2\n1 0 0 0 80 80 80 1 7 0\n"
+        "2 0 0 0 80 80 80 1 8 0\n$EndEntities\n$Nodes\n1 5 1 5\n3 1 0 5\n1\n2\n3\n4\n5\n"
+        "0 0 0\n80 0 0\n0 80 0\n0 0 80\n80 80 80\n$EndNodes\n$Elements\n2 2 1 2\n"
+        "3 1 4 1\n1 1 2 3 4\n3 2 4 1\n2 2 3 4 5\n$EndElements\n"
+        '$ElementData\n1\n"fibre"\n1\n0.0\n3\n0\n3\n2\n1 1 0 0\n2 0 0.6 0.8\n$EndElementData\n'
+    )
+    mesh, report = read_mesh(path)
+    assert mesh.tets.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
+    assert report.regions == {7: 1, 8: 1}
+    assert report.fibres == "cell field 'fibre'"
+    assert "physical group 'scar' is tag 8" in report.notes
+
+
 @pytest.mark.parametrize(
     ("suffix", "binary"), list(itertools.product(("stl", "ply"), (True, False)))
 )

@@ -15,6 +15,7 @@ from twinheart.types import Points
 FLAT = 1e-5
 # distance over mean edge below which two nodes are one
 SAME_PLACE = 1e-6
+_ABSURD = 1e30
 
 
 def cells_of(mesh: TetMesh | TriMesh) -> Int[np.ndarray, "cell corner"]:
@@ -35,14 +36,14 @@ def counted(count: int | np.integer, one: str, many: str = "") -> str:
 
 
 def check_finite(points: Points, where: str = "the mesh") -> None:
-    """Refuse coordinates that are no numbers.
+    """Refuse coordinates that are no numbers, or so large that their volumes are none.
 
     Raises
     ------
     MeshError
         Naming the first such node.
     """
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    bad = np.flatnonzero(~(np.abs(points) < _ABSURD).all(axis=1))  # true for NaN, too
     if bad.size:
         shown = ", ".join(f"{x:g}" for x in points[bad[0]])
         raise MeshError(

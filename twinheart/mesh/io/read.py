@@ -1,7 +1,6 @@
 """Reading a mesh file: the format from its name, the unit from its size, defects mended."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from twinheart.errors import InputError, UnitError
 from twinheart.mesh.core import TetMesh, TriMesh
 from twinheart.mesh.defects import check_finite
 from twinheart.mesh.fields import tags_as_integers
-from twinheart.mesh.io.meshiofiles import read_with_meshio
+from twinheart.mesh.io.gmsh import read_msh
 from twinheart.mesh.io.opencarp import OPENCARP, read_opencarp
 from twinheart.mesh.io.ply import read_ply
 from twinheart.mesh.io.raw import RawMesh
@@ -20,6 +19,7 @@ from twinheart.mesh.io.tetgen import read_tetgen
 from twinheart.mesh.io.vtkhdf import read_vtkhdf
 from twinheart.mesh.io.vtklegacy import read_vtk_legacy
 from twinheart.mesh.io.vtkxml import read_vtk_xml
+from twinheart.mesh.io.xdmf import read_xdmf
 from twinheart.mesh.repair import repair
 from twinheart.mesh.report import MeshReport, examine
 from twinheart.mesh.scale import check_micrometres, recognise_unit, unit_named
@@ -30,8 +30,8 @@ READERS: dict[str, Callable[[Path], RawMesh]] = {
     ".vtp": read_vtk_xml,
     ".vtk": read_vtk_legacy,
     ".vtkhdf": read_vtkhdf,
-    ".msh": partial(read_with_meshio, kind="msh"),
-    ".xdmf": partial(read_with_meshio, kind="xdmf"),
+    ".msh": read_msh,
+    ".xdmf": read_xdmf,
     ".stl": read_stl,
     ".ply": read_ply,
     ".obj": read_obj,
@@ -184,7 +184,8 @@ def read_raw(path: str | Path) -> RawMesh:
             f"{', '.join(READERS)}."
         )
     try:
-        return reader(path)
+        with np.errstate(all="ignore"):  # numbers without sense are refused later, in words
+            return reader(path)
     except MemoryError:
         raise InputError(f"{path}: claims more data than fit into memory: damaged?") from None
 

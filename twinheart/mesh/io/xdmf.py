@@ -1,4 +1,4 @@
-"""Readers that lean on meshio: Gmsh MSH and XDMF."""
+"""Reader of XDMF files, through meshio."""
 
 import contextlib
 import io
@@ -12,18 +12,14 @@ from twinheart.errors import InputError
 from twinheart.mesh.io.raw import RawMesh, read_bytes
 from twinheart.mesh.io.vtkxml import parse_xml
 
-_NAMES = {"msh": "Gmsh MSH", "xdmf": "XDMF"}
 
-
-def read_with_meshio(path: Path, kind: str) -> RawMesh:
-    """Read a file through meshio.
+def read_xdmf(path: Path) -> RawMesh:
+    """Read an XDMF file and the HDF5 or binary files beside it.
 
     Parameters
     ----------
     path : Path
         The file.
-    kind : {"msh", "xdmf"}
-        Its format.
 
     Returns
     -------
@@ -35,45 +31,39 @@ def read_with_meshio(path: Path, kind: str) -> RawMesh:
     InputError
         If the file is truncated, damaged, or refers to files outside its own folder.
     """
-    data = read_bytes(path)
-    if kind == "xdmf":
-        _check_xdmf(path, data)
+    _check(path, read_bytes(path))
     try:
-        mesh = _quietly(kind)(str(path))
+        mesh = _read_quietly(path)
     except MemoryError:
         raise InputError(f"{path}: claims more than fits into memory: damaged?") from None
     except Exception as error:  # meshio lets whatever its parser meets through
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise InputError(
-            f"{path}: cannot be read as {_NAMES[kind]} ({first}): the file is truncated, damaged "
-            "or of another kind."
+            f"{path}: cannot be read as XDMF ({first}): the file is truncated, damaged or of "
+            "another kind."
         ) from None
-    return _raw(path, _NAMES[kind], mesh)
+    return _raw(path, mesh)
 
 
-def _quietly(kind: str) -> Any:
-    """Reader of one format, without the warnings and prints of meshio."""
+def _read_quietly(path: Path) -> Any:
+    """Read without the warnings and prints of meshio."""
     import meshio
 
-    readers = {"msh": meshio.gmsh.read, "xdmf": meshio.xdmf.read}
-
-    def read(path: str) -> Any:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            return readers[kind](path)
-
-    return read
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        return meshio.xdmf.read(str(path))
 
 
-def _check_xdmf(path: Path, data: bytes) -> None:
+def _check(path: Path, data: bytes) -> None:
     """Refuse entities and data in other folders, which a mesh from a stranger has no need of."""
     for item in parse_xml(path, data).iter("DataItem"):
         if item.get("Format") in ("HDF", "Binary"):
-            name = (item.text or "").strip().split(":")[0]
+            name = (item.text or "").strip()
+            name = name.rsplit(":/", 1)[0] if item.get("Format") == "HDF" else name
             target = PurePosixPath(name.replace("\\", "/"))
             if target.is_absolute() or ".." in target.parts or ":" in name:
                 raise InputError(
@@ -84,13 +74,12 @@ def _check_xdmf(path: Path, data: bytes) -> None:
                 raise InputError(f"{path}: refers to '{name[:80]}', which is not beside it.")
 
 
-def _raw(path: Path, format_name: str, mesh: Any) -> RawMesh:
+def _raw(path: Path, mesh: Any) -> RawMesh:
     cells: dict[str, np.ndarray] = {}
     fields: dict[str, dict[str, np.ndarray]] = {}
     for i, block in enumerate(mesh.cells):
-        kind = block.type
-        data = np.asarray(block.data)
-        if data.ndim != 2:  # polyhedra
+        kind, data = block.type, np.asarray(block.data)
+        if data.ndim != 2:  # polyhedra are only counted
             data = np.zeros((len(data), 0), dtype=np.int64)
         values = {name: np.asarray(blocks[i]) for name, blocks in mesh.cell_data.items()}
         if kind in cells and cells[kind].shape[1] == data.shape[1]:
@@ -103,4 +92,4 @@ def _raw(path: Path, format_name: str, mesh: Any) -> RawMesh:
     if points.shape[1] == 2:
         points = np.column_stack([points, np.zeros(len(points))])
     point_fields = {name: np.asarray(v) for name, v in mesh.point_data.items()}
-    return RawMesh(path, format_name, points, cells, point_fields, fields, index_base=0)
+    return RawMesh(path, "XDMF", points, cells, point_fields, fields)
