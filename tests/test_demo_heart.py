@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial import KDTree
 
 from twinheart.anatomy import demo, demo_heart
+from twinheart.errors import MeshError
 from twinheart.mesh.biventricle import BiventricularShape, Region, biventricle
 from twinheart.mesh.quality import (
     boundary_triangles,
@@ -112,8 +113,16 @@ def test_generator_reproduces_the_stored_heart(heart):
 
 def test_without_the_file_the_heart_is_made(monkeypatch):
     monkeypatch.setattr(demo, "_STORED", ())
-    monkeypatch.setattr(demo, "biventricle", lambda edge: biventricle(2 * edge))
+    monkeypatch.setattr(demo, "biventricle", lambda edge: biventricle(2.6))
     heart = demo_heart()
     assert heart.f0 is not None
-    assert heart.mesh.n_nodes > 3000
+    assert heart.mesh.n_nodes > 10_000
     assert set(heart.mesh.point_fields) == {"surf_class", "transmural"}
+
+
+@pytest.mark.parametrize(
+    ("edge", "message"), [(4.0, "at most 2.67 mm"), (-1.0, "positive"), (0.01, "larger edge")]
+)
+def test_edges_that_cannot_be_meshed_are_refused(edge, message):
+    with pytest.raises(MeshError, match=message):
+        demo_heart(edge=edge)

@@ -40,7 +40,8 @@ def demo_heart(*, edge: float = DEMO_EDGE) -> Heart:
     Raises
     ------
     MeshError
-        If the edge is not a positive length, or too short to be meshed.
+        If the edge is not a positive length, above 2.67 mm (the RV wall would get holes), or too
+        short to be meshed.
 
     Examples
     --------
@@ -67,6 +68,17 @@ def make_demo_mesh(edge: float = DEMO_EDGE) -> TetMesh:
     -------
     TetMesh
         Point fields ``surf_class`` and ``transmural``, cell fields ``fibre`` and ``region``.
+
+    Raises
+    ------
+    MeshError
+        As for `demo_heart`.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy.demo import make_demo_mesh
+    >>> sorted(make_demo_mesh(2.6).cell_fields)
+    ['fibre', 'region']
     """
     mesh = biventricle(edge)
     heart = add_fibres(Heart(mesh, regions=mesh.cell_fields["region"]))

@@ -14,6 +14,7 @@ from twinheart.mesh.implicit import (
     SurfaceClass,
     Values,
     ellipsoid,
+    require_resolved,
     smooth_max,
     smooth_min,
     surface_classes,
@@ -141,14 +142,21 @@ def biventricle(edge: float = 2.0, shape: BiventricularShape | None = None) -> T
         With the point field ``surf_class`` (`SurfaceClass`) and the cell field ``region``
         (`Region`), both int32.
 
+    Raises
+    ------
+    MeshError
+        If a wall is thinner than one and a half edges (it would get holes), or the edge is not a
+        positive length.
+
     Examples
     --------
     >>> from twinheart.mesh.biventricle import biventricle
-    >>> mesh = biventricle(edge=4.0)
+    >>> mesh = biventricle(edge=2.5)
     >>> sorted(set(mesh.cell_fields["region"].tolist()))
     [1, 2, 3]
     """
     shape = shape or BiventricularShape()
+    require_resolved(min(shape.lv_wall, shape.apex_wall, shape.rv_wall), edge)
     mesh = stuff(shape.wall, shape.bounds(), edge)
     # The rounded rim belongs to the base: no edge joins endocardium and epicardium across it.
     sides = shape.sides() | {SurfaceClass.BASE: lambda x: x[:, 2] + shape.rim / 4}

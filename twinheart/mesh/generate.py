@@ -6,7 +6,12 @@ import numpy as np
 
 from twinheart.errors import MeshError
 from twinheart.mesh.core import TetMesh
-from twinheart.mesh.implicit import SurfaceClass, ellipsoid, surface_classes
+from twinheart.mesh.implicit import (
+    SurfaceClass,
+    ellipsoid,
+    require_resolved,
+    surface_classes,
+)
 from twinheart.mesh.stuffing import stuff
 
 
@@ -141,11 +146,7 @@ def lv_ellipsoid(
             f"base_height is {base_height} mm, but the cavity reaches from {-depth:g} to "
             f"{depth:g} mm: the base must cut it."
         )
-    if min(wall, apex_wall) < 1.5 * edge:
-        raise MeshError(
-            f"a wall of {min(wall, apex_wall):g} mm gets holes at an edge of {edge:g} mm: take an "
-            f"edge of at most {min(wall, apex_wall) / 1.5:.3g} mm."
-        )
+    require_resolved(min(wall, apex_wall), edge)
     inner = np.array([radius, radius, depth])
     outer = inner + np.array([wall, wall, apex_wall])
     sides = {

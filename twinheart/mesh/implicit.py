@@ -5,6 +5,7 @@ from enum import IntEnum
 import numpy as np
 from jaxtyping import Float, Int
 
+from twinheart.errors import MeshError
 from twinheart.mesh.core import TetMesh
 from twinheart.mesh.quality import boundary_triangles
 from twinheart.mesh.smoothing import Distance
@@ -67,8 +68,41 @@ def smooth_min(a: Values, b: Values, width: float) -> Values:
 
 
 def smooth_max(a: Values, b: Values, width: float) -> Values:
-    """Intersection of two bodies with a rounded edge of `width` [mm]; see `smooth_min`."""
+    """Intersection of two bodies with a rounded edge of `width` [mm]; see `smooth_min`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh.implicit import smooth_max
+    >>> float(smooth_max(np.array([1.0]), np.array([1.0]), 4.0)[0])
+    2.0
+    """
     return -smooth_min(-a, -b, width)
+
+
+def require_resolved(wall: float, edge: float) -> None:
+    """Refuse an edge length at which a wall would get holes.
+
+    Parameters
+    ----------
+    wall, edge : float
+        Thickness of the thinnest wall and mean edge of the lattice [mm].
+
+    Raises
+    ------
+    MeshError
+        If the wall is thinner than one and a half edges.
+
+    Examples
+    --------
+    >>> from twinheart.mesh.implicit import require_resolved
+    >>> require_resolved(wall=4.0, edge=2.0)
+    """
+    if wall < 1.5 * edge:
+        raise MeshError(
+            f"a wall of {wall:g} mm gets holes at an edge of {edge:g} mm: take an edge of at most "
+            f"{wall / 1.5:.3g} mm."
+        )
 
 
 def surface_classes(mesh: TetMesh, sides: dict[SurfaceClass, Distance]) -> Int[np.ndarray, "node"]:
@@ -86,6 +120,16 @@ def surface_classes(mesh: TetMesh, sides: dict[SurfaceClass, Distance]) -> Int[n
     -------
     (node,) int array
         `SurfaceClass` of each node, 0 for interior nodes.
+
+    Examples
+    --------
+    >>> from twinheart.mesh.generate import slab
+    >>> from twinheart.mesh.implicit import SurfaceClass, surface_classes
+    >>> mesh = slab((1.0, 1.0, 1.0), 0.5)
+    >>> top, bottom = lambda x: x[:, 2] - 1.0, lambda x: -x[:, 2]
+    >>> sides = {SurfaceClass.BASE: top, SurfaceClass.EPICARDIUM: bottom}
+    >>> surface_classes(mesh, sides)[[0, 13, 26]]
+    array([2, 0, 1], dtype=int32)
     """
     classes = np.zeros(mesh.n_nodes, dtype=np.int32)
     surface = np.unique(boundary_triangles(mesh.tets))
