@@ -1,6 +1,8 @@
 """Bodies as implicit functions, negative inside: building blocks, and tags of their surfaces."""
 
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -105,14 +107,14 @@ def require_resolved(wall: float, edge: float) -> None:
         )
 
 
-def surface_classes(mesh: TetMesh, sides: dict[SurfaceClass, Distance]) -> Int[np.ndarray, "node"]:
+def surface_classes(mesh: TetMesh, sides: Mapping[Any, Distance]) -> Int[np.ndarray, "node"]:
     """Say of every node which side of the body it lies on.
 
     Parameters
     ----------
     mesh : TetMesh
         Mesh of the body.
-    sides : dict
+    sides : mapping of SurfaceClass to callable
         The functions of which the body's implicit function is the maximum; at an edge where
         several are zero the first one wins.
 
