@@ -10,6 +10,7 @@ from twinheart.errors import InputError, OutputError
 from twinheart.mesh.core import TetMesh, TriMesh
 from twinheart.mesh.defects import cells_of
 from twinheart.mesh.io.atomic import written_whole
+from twinheart.mesh.io.hdf5 import hdf5_output
 from twinheart.mesh.io.raw import RawMesh, check_count, read_bytes
 from twinheart.mesh.io.vtkcells import sort_cells
 from twinheart.mesh.io.vtkxml_write import storable
@@ -59,38 +60,35 @@ class VtkHdfWriter:
         # of h5py, whose types say little about what a path holds
         self._file: Any = None
         self._root: Any = None
+        self._disk: Any = None
 
     def __enter__(self) -> "VtkHdfWriter":
-        import h5py
-
-        if self.resume_after is not None and self.path.exists():
-            try:
-                self._file = self._stack.enter_context(h5py.File(self.path, "r+"))
-                self._root = self._file["VTKHDF"]
-                self._cut(self.resume_after)
-            except (OSError, KeyError):
-                self._stack.close()
-                raise OutputError(f"cannot continue {self.path}: it is no VTKHDF file.") from None
-            return self
-        temporary = self._stack.enter_context(written_whole(self.path))
+        target, mode = self.path, "r+"
+        going_on = self.resume_after is not None and self.path.exists()
         try:
-            self._file = self._stack.enter_context(h5py.File(temporary, "w"))
-            self._root = self._file.create_group("VTKHDF")
-            self._write_mesh()
+            if not going_on:
+                target, mode = self._stack.enter_context(written_whole(self.path)), "w"
+            self._file, self._disk = self._stack.enter_context(hdf5_output(target, mode))
+            if going_on:
+                self._cut(float(self.resume_after or 0.0))
+            else:
+                self._write_mesh()
+            self._flush()
         except BaseException as error:
-            self._leave(type(error), error)
+            self.__exit__(type(error), error, None)
             raise
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._leave(kind, error)
-
-    def _leave(self, kind: Any, error: BaseException | None) -> None:
-        """Close the file first, then let it take its name or vanish."""
         try:
-            self._stack.__exit__(kind, error, None)
-        except RuntimeError as failure:  # h5py's, when the disk is full while closing
-            raise OutputError(f"cannot write {self.path}: {failure}.") from None
+            self._stack.__exit__(kind, error, trace)
+        except OutputError as failure:  # of the temporary file, whose name says nothing
+            reason = str(failure).partition(": ")[2]
+            raise OutputError(f"cannot write {self.path}: {reason}") from None
+
+    def _flush(self) -> None:
+        self._file.flush()
+        self._disk.check()
 
     def append(
         self,
@@ -117,49 +115,60 @@ class VtkHdfWriter:
         count = int(steps.attrs["NSteps"])
         if count and not t > steps["Values"][-1]:
             raise OutputError(f"time {t} does not follow {steps['Values'][-1]}: steps must rise.")
-        try:
-            for kind, fields, rows in (
-                ("Point", point_fields or {}, self.mesh.n_nodes),
-                ("Cell", cell_fields or {}, len(cells_of(self.mesh))),
-            ):
-                self._append_fields(steps, kind, fields, rows, count)
-            _grow(steps["Values"], [t])
-            _grow(steps["NumberOfParts"], [1])
-            for name in _OFFSETS:  # the mesh stays: every step points at the same one
-                _grow(steps[name], np.zeros((1, *steps[name].shape[1:]), dtype=np.int64))
-            steps.attrs["NSteps"] = count + 1
-            self._file.flush()
-        except (OSError, RuntimeError) as error:
-            raise OutputError(f"cannot write {self.path}: {error}.") from None
+        kinds = (
+            ("Point", point_fields or {}, self.mesh.n_nodes),
+            ("Cell", cell_fields or {}, len(cells_of(self.mesh))),
+        )
+        # all is checked before anything is stored, so that a refused step leaves no trace
+        checked = [self._checked(steps, *of_kind, count) for of_kind in kinds]
+        for (kind, _, rows), fields in zip(kinds, checked, strict=True):
+            self._store(steps, kind, fields, count * rows)
+        _grow(steps["Values"], [t])
+        _grow(steps["NumberOfParts"], [1])
+        for name in _OFFSETS:  # the mesh stays: every step points at the same one
+            _grow(steps[name], np.zeros((1, *steps[name].shape[1:]), dtype=np.int64))
+        steps.attrs["NSteps"] = count + 1
+        self._flush()
 
-    def _append_fields(
+    def _own(self, kind: str) -> dict[str, np.ndarray]:
+        """Fields of the mesh itself, the same at all times."""
+        return self.mesh.point_fields if kind == "Point" else self.mesh.cell_fields
+
+    def _checked(
         self, steps: Any, kind: str, fields: dict[str, np.ndarray], rows: int, count: int
-    ) -> None:
-        group, offsets = self._root[f"{kind}Data"], steps[f"{kind}DataOffsets"]
-        own = self.mesh.point_fields if kind == "Point" else self.mesh.cell_fields
-        before = set(offsets) - set(own)
+    ) -> dict[str, np.ndarray]:
+        own = self._own(kind)
+        before = set(steps[f"{kind}DataOffsets"]) - set(own)
         if count and set(fields) != before:
             raise OutputError(
                 f"{kind.lower()} fields are {sorted(fields)}, expected {sorted(before)} as at the "
                 "times before."
             )
-        for name, values in fields.items():
-            values = storable(name, values)
+        if taken := sorted(set(fields) & set(own)):
+            raise OutputError(f"field '{taken[0]}' is one of the mesh itself: give another name.")
+        checked = {name: storable(name, values) for name, values in fields.items()}
+        for name, values in checked.items():
             if len(values) != rows:
                 raise OutputError(f"field '{name}' has {len(values)} rows, expected {rows}.")
-            if name in own:
-                raise OutputError(f"field '{name}' is one of the mesh itself: give another name.")
+        return checked
+
+    def _store(self, steps: Any, kind: str, fields: dict[str, np.ndarray], start: int) -> None:
+        group, offsets = self._root[f"{kind}Data"], steps[f"{kind}DataOffsets"]
+        for name in self._own(kind):
+            _grow(offsets[name], [0])
+        for name, values in fields.items():
             if name not in group:
                 _resizable(group, name, values.dtype, values.shape[1:])
                 _resizable(offsets, name, np.dtype(np.int64), ())
             _grow(group[name], values)
-            _grow(offsets[name], [count * rows])
+            _grow(offsets[name], [start])
 
     def _write_mesh(self) -> None:
         import h5py
 
         cells = cells_of(self.mesh)
         n, corners = cells.shape
+        self._root = self._file.create_group("VTKHDF")
         self._root.attrs["Version"] = (2, 0)
         kind = b"UnstructuredGrid"
         self._root.attrs.create("Type", kind, dtype=h5py.string_dtype("ascii", len(kind)))
@@ -205,10 +214,11 @@ class VtkHdfWriter:
     def _cut(self, after: float) -> None:
         """Drop the steps behind a time, so that a resumed run writes them again."""
         cells = cells_of(self.mesh)
-        if self._root["NumberOfPoints"][0] != self.mesh.n_nodes or self._root["NumberOfCells"][
-            0
-        ] != len(cells):
-            self._stack.close()
+        self._root = self._file.get("VTKHDF")
+        if self._root is None:
+            raise OutputError(f"cannot continue {self.path}: it is no VTKHDF file.")
+        stored = [int(self._root[f"NumberOf{what}"][0]) for what in ("Points", "Cells")]
+        if stored != [self.mesh.n_nodes, len(cells)]:
             raise OutputError(f"cannot continue {self.path}: it holds another mesh.")
         if "Steps" not in self._root:
             return
