@@ -209,7 +209,7 @@ def run(
     """
     problem = built.problem
     block_ms = problem.block * float(problem.dt)
-    total = math.ceil(t_end / block_ms - 1e-6)
+    total = math.ceil(t_end / block_ms * (1 - 1e-6))  # dt may be a rounded float32
     every = max(1, round(snapshot_every / block_ms))
     chunk = _chunk(total, every if snapshots else round(_CHUNK_MS / block_ms))
     state, samples = initial_state(problem), []
