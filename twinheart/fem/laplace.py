@@ -1,6 +1,7 @@
 r"""Laplace problems :math:`\nabla \cdot D \nabla u = 0` with given values on some nodes."""
 
 import numpy as np
+import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 from jaxtyping import Float, Int
 
@@ -73,6 +74,13 @@ def solve_laplace(
         raise MeshError(
             f"{int((diagonal <= 0).sum())} nodes belong to no tetrahedron: "
             "remove orphan nodes first (read_mesh does)."
+        )
+    _, part = sp.csgraph.connected_components(K, directed=False)
+    floating = np.setdiff1d(part, part[dirichlet_nodes]).size
+    if floating:
+        raise MeshError(
+            f"{floating} separate parts of the mesh touch no node with a given value: "
+            "keep the part that does, or give values on every part."
         )
     preconditioner = spla.LinearOperator(inner.shape, matvec=lambda r: r / diagonal)
     u[free], info = spla.cg(
