@@ -171,8 +171,13 @@ def test_progress_goes_to_stderr_only(capsys):
 
 
 def test_progress_in_a_log_tells_the_time_left(capsys, monkeypatch):
-    clock = iter([0.0, 60.0])
+    clock = iter([0.0, 100.0, 120.0, 160.0])
     monkeypatch.setattr("twinheart.cli.terminal.time.monotonic", lambda: next(clock))
     with progress("working") as show:
+        show(5.0, 100.0)
+        show(15.0, 100.0)
         show(25.0, 100.0)
-    assert capsys.readouterr().err == "working: 25 of 100 ms, about 180 s left\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "working: 15 of 100 ms, about 170 s left",
+        "working: 25 of 100 ms, about 225 s left",
+    ]

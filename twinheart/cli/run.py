@@ -1,6 +1,8 @@
 """Run a case: simulate, write every result, sum it up."""
 
 import json
+import platform
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from twinheart import __version__
 from twinheart.cli.build import build_heart, build_stimuli, build_twin
 from twinheart.cli.case import Case
 from twinheart.cli.case_text import case_toml
 from twinheart.cli.terminal import plain, progress
-from twinheart.errors import OutputError
+from twinheart.errors import InputError, OutputError
 from twinheart.mesh.io.atomic import written_whole
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ def run_case(case: Case, folder: Path, *, resume: bool = False) -> dict[str, Any
             files += _report(case, twin, beat, folder)
         files.append(folder / "summary.json")
         summary = summarise(beat) | beat.stats | {"total_s": time.perf_counter() - start}
+        summary |= {"provenance": provenance()}
         summary |= {"files": [str(path) for path in files], "result": beat.result}
         write_text(folder / "summary.json", json.dumps(plain(summary), indent=1) + "\n")
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -226,10 +230,57 @@ def summarise(beat: "Beat") -> dict[str, Any]:
 def _qrs(ecg: "Ecg | None") -> float:
     from twinheart.ecg import qrs_duration
 
-    return float("nan") if ecg is None else float(qrs_duration(ecg))
+    try:
+        return float("nan") if ecg is None else float(qrs_duration(ecg))
+    except InputError:  # too short to hold a QRS complex
+        return float("nan")
+
+
+def provenance() -> dict[str, Any]:
+    """What made a result: version, commit, libraries, units; nothing in it is random.
+
+    Examples
+    --------
+    >>> from twinheart.cli.run import provenance
+    >>> provenance()["notice"]
+    'research software, not for clinical use'
+    """
+    import jax
+
+    return {
+        "notice": "research software, not for clinical use",
+        "version": __version__,
+        "commit": _commit(),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "seed": None,
+        "units": "mm, ms, mV",
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the checkout the package runs from, or None where it is installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def _report(case: Case, twin: "Twin", beat: "Beat", folder: Path) -> list[Path]:
     from twinheart.report import write_report
 
-    return [Path(write_report(beat, folder, twin=twin, title=case.title))]
+    before = set(folder.iterdir())
+    page = write_report(
+        folder,
+        twin.heart,
+        beat,
+        twin=twin,
+        provenance={**provenance(), "case": case.model_dump(exclude={"title"}, exclude_none=True)},
+        **({"title": case.title} if case.title else {}),
+    )
+    return sorted(set(folder.iterdir()) - before | {page})

@@ -121,11 +121,15 @@ class _Lines:
 
     def __init__(self, title: str, every: float = 30.0):
         self.title, self.every = title, every
-        self.start = self.last = time.monotonic()
+        self.said = time.monotonic()
+        self.first: tuple[float, float] | None = None  # when, and how much was done by then
 
     def __call__(self, done: float, total: float) -> None:
         now = time.monotonic()
-        if now - self.last >= self.every and done > 0:
-            self.last = now
-            left = (now - self.start) * (total - done) / done
+        if self.first is None:  # set-up and compilation are over: the pace is known from here on
+            self.first = (now, done)
+        elif now - self.said >= self.every:
+            self.said = now
+            start, before = self.first
+            left = (now - start) * (total - done) / max(done - before, 1e-9)
             say(f"{self.title}: {done:.0f} of {total:.0f} ms, about {left:.0f} s left")
