@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 QUIET = 0.15  # processors that others may keep busy during a timing
-MIN_ROUNDS, MAX_ROUNDS, BUDGET_S = 5, 3, 600.0
+MIN_ROUNDS, MAX_ROUNDS, BUDGET_S = 5, 25, 600.0
 
 
 class Child:
@@ -48,6 +48,7 @@ class Child:
         """End the program and wait for it."""
         self.requests.close()
         self.process.wait(timeout=60)
+        self.answers.close()
         self.log.close()
 
     def _answer(self) -> dict[str, Any]:
@@ -55,6 +56,7 @@ class Child:
         if not line:
             self.log.seek(0)
             tail = self.log.read()[-2000:]
+            self.close()
             raise SystemExit(f"peers.py: {self.name} ended early:\n{tail}")
         return json.loads(line)
 
