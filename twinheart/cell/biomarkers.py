@@ -83,7 +83,7 @@ def upstroke_velocity(
 
 
 def apd(
-    t: Float[Any, "time"], vm: Float[Any, "time *node"], percent: float = 90.0
+    t: Float[Any, "time"], vm: Float[Any, "time *node"], percent: float | int = 90.0
 ) -> Float[jax.Array, "*node"]:
     r"""Action potential duration at `percent` repolarisation.
 

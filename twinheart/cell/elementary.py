@@ -28,19 +28,19 @@ class SharedExponentials:
         Slopes that divide no base get an exponential of their own.
     """
 
-    def __init__(self, v: Float[jax.Array, "*node"], *bases: float):
+    def __init__(self, v: Float[jax.Array, "*node"], *bases: float | int):
         self._v = v
         self._bases = bases
 
-    def rising(self, a: float, k: float) -> Float[jax.Array, "*node"]:
+    def rising(self, a: float | int, k: float | int) -> Float[jax.Array, "*node"]:
         """``exp((v - a) / k)``."""
         return self._scaled(-a / k, 1.0, k)
 
-    def falling(self, a: float, k: float) -> Float[jax.Array, "*node"]:
+    def falling(self, a: float | int, k: float | int) -> Float[jax.Array, "*node"]:
         """``exp((a - v) / k)``."""
         return self._scaled(a / k, -1.0, k)
 
-    def _scaled(self, offset: float, sign: float, k: float) -> Float[jax.Array, "*node"]:
+    def _scaled(self, offset: float, sign: float, k: float | int) -> Float[jax.Array, "*node"]:
         for base in self._bases:
             power = round(base / k)
             if math.isclose(power * k, base):

@@ -2,10 +2,9 @@
 
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 
-from twinheart.cell.model import AbstractCellModel, Gate, parameter
+from twinheart.cell.model import AbstractCellModel, Gate, Parameter, parameter
 
 
 class MitchellSchaeffer(AbstractCellModel):
@@ -43,13 +42,13 @@ class MitchellSchaeffer(AbstractCellModel):
     state_names: ClassVar[tuple[str, ...]] = ("h",)
     reference: ClassVar[str] = "doi:10.1016/S0092-8240(03)00041-7"
 
-    tau_in: jax.Array = parameter(0.3)
-    tau_out: jax.Array = parameter(6.0)
-    tau_open: jax.Array = parameter(120.0)
-    tau_close: jax.Array = parameter(150.0)
-    v_gate: jax.Array = parameter(0.13)
-    v_rest: jax.Array = parameter(-85.0)
-    v_peak: jax.Array = parameter(40.0)
+    tau_in: Parameter = parameter(0.3)
+    tau_out: Parameter = parameter(6.0)
+    tau_open: Parameter = parameter(120.0)
+    tau_close: Parameter = parameter(150.0)
+    v_gate: Parameter = parameter(0.13)
+    v_rest: Parameter = parameter(-85.0)
+    v_peak: Parameter = parameter(40.0)
 
     def initial_vm(self):
         """Rest, v = 0 [mV]."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 
@@ -27,6 +28,8 @@ class Gate(NamedTuple):
 
 Rates = tuple[Gate | jax.Array, ...]
 State = tuple[jax.Array, ...]
+# Type of a field made by `parameter`: anything array-like goes in, an array comes out.
+Parameter = Any
 
 
 def as_parameter(value) -> jax.Array:
@@ -35,10 +38,10 @@ def as_parameter(value) -> jax.Array:
     The dtype is given because ``jnp.asarray(0.3)`` alone is weakly typed, and a jitted function
     would be compiled once more when the parameter is later replaced by a computed array.
     """
-    dtype = getattr(value, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jnp.floating):
-        return jnp.asarray(value, dtype=dtype)
-    return jnp.asarray(value, dtype=float)
+    dtype = getattr(value, "dtype", np.dtype(float))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = np.dtype(float)
+    return jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(dtype))
 
 
 def parameter(default: float) -> Any:

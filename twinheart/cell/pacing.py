@@ -38,12 +38,12 @@ def pace_cell(
     model: AbstractCellModel,
     *,
     n_beats: int = 1,
-    bcl: float = 1000.0,
+    bcl: float | int = 1000.0,
     amplitude: Any = 52.0,
-    duration: float = 1.0,
-    start: float = 0.0,
-    dt: float = 0.02,
-    sample_every: float | None = None,
+    duration: float | int = 1.0,
+    start: float | int = 0.0,
+    dt: float | int = 0.02,
+    sample_every: float | int | None = None,
     keep_beats: int | None = None,
     initial: tuple[jax.Array, State] | None = None,
 ) -> CellTrace:
@@ -125,7 +125,7 @@ def pace_cell(
     )
 
 
-def _multiple(long: float, short: float, long_name: str, short_name: str) -> int:
+def _multiple(long: float | int, short: float | int, long_name: str, short_name: str) -> int:
     ratio = round(long / short)
     if ratio < 1 or abs(ratio * short - long) > 1e-6 * long:
         raise ModelError(

@@ -1,10 +1,9 @@
 """ten Tusscher and Panfilov 2006: human ventricular epicardial, endocardial and M cells."""
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from twinheart.cell.elementary import (
@@ -13,7 +12,7 @@ from twinheart.cell.elementary import (
     inverses,
     powerable_exp,
 )
-from twinheart.cell.model import AbstractCellModel, Gate, as_parameter, parameter
+from twinheart.cell.model import AbstractCellModel, Gate, Parameter, as_parameter, parameter
 from twinheart.errors import ModelError
 
 GAS_CONSTANT = 8314.472  # mJ/(mol K)
@@ -67,52 +66,52 @@ class TenTusscher2006(AbstractCellModel):
     """
 
     variant: str = eqx.field(default="epi", static=True)
-    g_to: Any = None  # nS/pF; None: of the variant
-    g_ks: Any = None  # nS/pF; None: of the variant
-    g_na: jax.Array = parameter(14.838)  # nS/pF
-    g_bna: jax.Array = parameter(0.00029)  # nS/pF
-    g_cal: jax.Array = parameter(3.98e-5)  # l/(F ms)
-    g_bca: jax.Array = parameter(0.000592)  # nS/pF
-    g_kr: jax.Array = parameter(0.153)  # nS/pF
-    g_k1: jax.Array = parameter(5.405)  # nS/pF
-    g_pk: jax.Array = parameter(0.0146)  # nS/pF
-    g_pca: jax.Array = parameter(0.1238)  # pA/pF
-    p_nak: jax.Array = parameter(2.724)  # pA/pF
-    k_naca: jax.Array = parameter(1000.0)  # pA/pF
-    p_kna: jax.Array = parameter(0.03)  # 1
-    k_mk: jax.Array = parameter(1.0)  # mM
-    k_mna: jax.Array = parameter(40.0)  # mM
-    k_sat: jax.Array = parameter(0.1)  # 1
-    alpha: jax.Array = parameter(2.5)  # 1
-    km_ca: jax.Array = parameter(1.38)  # mM
-    km_nai: jax.Array = parameter(87.5)  # mM
-    k_pca: jax.Array = parameter(0.0005)  # mM
-    vmax_up: jax.Array = parameter(0.006375)  # mM/ms
-    k_up: jax.Array = parameter(0.00025)  # mM
-    v_rel: jax.Array = parameter(0.102)  # 1/ms
-    v_leak: jax.Array = parameter(0.00036)  # 1/ms
-    v_xfer: jax.Array = parameter(0.0038)  # 1/ms
-    k1_prime: jax.Array = parameter(0.15)  # 1/(mM^2 ms)
-    k2_prime: jax.Array = parameter(0.045)  # 1/(mM ms)
-    k3: jax.Array = parameter(0.06)  # 1/ms
-    k4: jax.Array = parameter(0.005)  # 1/ms
-    ec: jax.Array = parameter(1.5)  # mM
-    max_sr: jax.Array = parameter(2.5)  # 1
-    min_sr: jax.Array = parameter(1.0)  # 1
-    buf_c: jax.Array = parameter(0.2)  # mM
-    k_buf_c: jax.Array = parameter(0.001)  # mM
-    buf_sr: jax.Array = parameter(10.0)  # mM
-    k_buf_sr: jax.Array = parameter(0.3)  # mM
-    buf_ss: jax.Array = parameter(0.4)  # mM
-    k_buf_ss: jax.Array = parameter(0.00025)  # mM
-    na_o: jax.Array = parameter(140.0)  # mM
-    k_o: jax.Array = parameter(5.4)  # mM
-    ca_o: jax.Array = parameter(2.0)  # mM
-    temperature: jax.Array = parameter(310.0)  # K
-    capacitance: jax.Array = parameter(0.185)  # nF
-    v_c: jax.Array = parameter(0.016404)  # nl
-    v_sr: jax.Array = parameter(0.001094)  # nl
-    v_ss: jax.Array = parameter(5.468e-5)  # nl
+    g_to: Parameter = None  # nS/pF; None: of the variant
+    g_ks: Parameter = None  # nS/pF; None: of the variant
+    g_na: Parameter = parameter(14.838)  # nS/pF
+    g_bna: Parameter = parameter(0.00029)  # nS/pF
+    g_cal: Parameter = parameter(3.98e-5)  # l/(F ms)
+    g_bca: Parameter = parameter(0.000592)  # nS/pF
+    g_kr: Parameter = parameter(0.153)  # nS/pF
+    g_k1: Parameter = parameter(5.405)  # nS/pF
+    g_pk: Parameter = parameter(0.0146)  # nS/pF
+    g_pca: Parameter = parameter(0.1238)  # pA/pF
+    p_nak: Parameter = parameter(2.724)  # pA/pF
+    k_naca: Parameter = parameter(1000.0)  # pA/pF
+    p_kna: Parameter = parameter(0.03)  # 1
+    k_mk: Parameter = parameter(1.0)  # mM
+    k_mna: Parameter = parameter(40.0)  # mM
+    k_sat: Parameter = parameter(0.1)  # 1
+    alpha: Parameter = parameter(2.5)  # 1
+    km_ca: Parameter = parameter(1.38)  # mM
+    km_nai: Parameter = parameter(87.5)  # mM
+    k_pca: Parameter = parameter(0.0005)  # mM
+    vmax_up: Parameter = parameter(0.006375)  # mM/ms
+    k_up: Parameter = parameter(0.00025)  # mM
+    v_rel: Parameter = parameter(0.102)  # 1/ms
+    v_leak: Parameter = parameter(0.00036)  # 1/ms
+    v_xfer: Parameter = parameter(0.0038)  # 1/ms
+    k1_prime: Parameter = parameter(0.15)  # 1/(mM^2 ms)
+    k2_prime: Parameter = parameter(0.045)  # 1/(mM ms)
+    k3: Parameter = parameter(0.06)  # 1/ms
+    k4: Parameter = parameter(0.005)  # 1/ms
+    ec: Parameter = parameter(1.5)  # mM
+    max_sr: Parameter = parameter(2.5)  # 1
+    min_sr: Parameter = parameter(1.0)  # 1
+    buf_c: Parameter = parameter(0.2)  # mM
+    k_buf_c: Parameter = parameter(0.001)  # mM
+    buf_sr: Parameter = parameter(10.0)  # mM
+    k_buf_sr: Parameter = parameter(0.3)  # mM
+    buf_ss: Parameter = parameter(0.4)  # mM
+    k_buf_ss: Parameter = parameter(0.00025)  # mM
+    na_o: Parameter = parameter(140.0)  # mM
+    k_o: Parameter = parameter(5.4)  # mM
+    ca_o: Parameter = parameter(2.0)  # mM
+    temperature: Parameter = parameter(310.0)  # K
+    capacitance: Parameter = parameter(0.185)  # nF
+    v_c: Parameter = parameter(0.016404)  # nl
+    v_sr: Parameter = parameter(0.001094)  # nl
+    v_ss: Parameter = parameter(5.468e-5)  # nl
 
     reference: ClassVar[str] = "doi:10.1152/ajpheart.00109.2006"
     initial: ClassVar[dict[str, float]] = {
