@@ -106,6 +106,18 @@ def read_heart(
     ------
     InputError, MeshError, UnitError
         As for `load_heart`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from twinheart.anatomy import read_heart
+    >>> from twinheart.mesh.generate import slab
+    >>> from twinheart.mesh.io import write_mesh
+    >>> path = tempfile.mkdtemp() + "/slab.vtu"
+    >>> write_mesh(path, slab((2.0, 1.0, 1.0), 0.5))
+    >>> heart, report = read_heart(path, max_edge=0.4)
+    >>> report.repairs
+    ('refined 96 tetrahedra to 768',)
     """
     mesh, report = read_mesh(path, length_unit=length_unit, index_base=index_base)
     if isinstance(mesh, TriMesh):

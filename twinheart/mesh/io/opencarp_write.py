@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from numpy.typing import ArrayLike
 
 from twinheart.errors import OutputError
 from twinheart.mesh.core import TetMesh
@@ -51,7 +51,7 @@ def write_opencarp(path: str | Path, mesh: TetMesh) -> None:
             _write_rows(stack, lon, f"{len(columns)}\n", columns, b"")
 
 
-def write_vtx(path: str | Path, nodes: Int[np.ndarray, "entry"], domain: str = "intra") -> None:
+def write_vtx(path: str | Path, nodes: ArrayLike, domain: str = "intra") -> None:
     """Write a list of nodes in openCARP's `.vtx` format.
 
     Parameters
@@ -67,8 +67,18 @@ def write_vtx(path: str | Path, nodes: Int[np.ndarray, "entry"], domain: str = "
     ------
     OutputError
         If it cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from twinheart.mesh.io import read_vtx, write_vtx
+    >>> path = tempfile.mkdtemp() + "/apex.vtx"
+    >>> write_vtx(path, [4, 5])
+    >>> read_vtx(path)
+    (array([4, 5]), 'intra')
     """
-    lines = "\n".join(map(str, np.asarray(nodes).tolist()))
+    nodes = np.asarray(nodes, dtype=np.int64)
+    lines = "\n".join(map(str, nodes.tolist()))
     with written_whole(path) as temporary:
         temporary.write_text(f"{len(nodes)}\n{domain}\n{lines}\n")
 
