@@ -2,7 +2,7 @@
 
 from twinheart.report.animation import write_animation
 from twinheart.report.ecg_paper import write_ecg_paper
+from twinheart.report.html import write_report
 from twinheart.report.maps import write_map
-from twinheart.report.render import can_render
 
-__all__ = ["can_render", "write_animation", "write_ecg_paper", "write_map"]
+__all__ = ["write_animation", "write_ecg_paper", "write_map", "write_report"]

@@ -12,7 +12,7 @@ from twinheart.ecg.files import replacing
 from twinheart.errors import InputError
 from twinheart.report.maps import DISCLAIMER, view_label
 from twinheart.report.scene import CUT, Scene
-from twinheart.report.style import ACCENT, INK, MUTED, colour_map, figure
+from twinheart.report.style import ACCENT, INK, MUTED, colour_map, figure, rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,20 +69,20 @@ def write_animation(
     InputError
         If the file has no frames, or not of this heart, or the suffix is unknown.
     OutputError
-        If nothing can be drawn on this machine or the file cannot be written.
+        If the file cannot be written.
 
     Examples
     --------
     >>> import h5py, numpy as np, pathlib, tempfile
     >>> from twinheart.anatomy import Heart
     >>> from twinheart.mesh.generate import slab
-    >>> from twinheart.report import can_render, write_animation
+    >>> from twinheart.report import write_animation
     >>> heart, folder = Heart(slab((8.0, 4.0, 4.0), 2.0)), pathlib.Path(tempfile.mkdtemp())
     >>> with h5py.File(folder / "vm.h5", "w") as file:
     ...     file["t"] = np.array([0.0, 5.0])
     ...     file["vm"] = np.full((2, heart.mesh.n_nodes), -85.0, dtype=np.float32)
-    >>> if can_render():
-    ...     _ = write_animation(folder / "vm.gif", heart, folder / "vm.h5", size=64)
+    >>> write_animation(folder / "vm.gif", heart, folder / "vm.h5", size=64).name
+    'vm.gif'
     """
     import h5py
 
@@ -152,7 +152,7 @@ def _one_palette(frames: Iterator["Image"]) -> Iterator["Image"]:
     shades = np.linspace(0.5, 1.0, 5)
     tissue = np.clip(colours[:, None] * shades[:, None], 0, 1).reshape(-1, 3)
     greys = np.repeat(np.linspace(0, 1, 12)[:, None], 3, axis=1)
-    accents = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in (ACCENT, INK)])
+    accents = np.array([rgb(ACCENT), rgb(INK)])
     table = np.rint(255 * np.concatenate([tissue, greys, accents])).astype(np.uint8)
     palette = Image.new("P", (1, 1))
     palette.putpalette(table.tobytes())

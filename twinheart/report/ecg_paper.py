@@ -94,7 +94,8 @@ def write_ecg_paper(
 
     rows = [[name if name in names else None for name in row] for row in ROWS]
     rows += [[strip]] if strip else []
-    spans = [_span([signals[name] for name in row if name], gain) for row in rows]
+    pulse = 1.0 if 2.0 <= gain <= 40.0 else 10.0 / gain  # mV
+    spans = [_span([signals[name] for name in row if name], gain, pulse) for row in rows]
     height = _HEADER + sum(up + down for up, down in spans) + _FOOTER
     if height > _MOST_HEIGHT:
         raise InputError(
@@ -104,7 +105,6 @@ def write_ecg_paper(
     width = 2 * _MARGIN + _PULSE + 4 * column
     axes = _paper(width, _up_to_5(height))
     top = _up_to_5(height) - _HEADER
-    pulse = 1.0 if 2.0 <= gain <= 40.0 else 10.0 / gain  # mV
     for row, (up, down) in zip(rows, spans, strict=True):
         baseline = top - up
         top -= up + down
@@ -128,7 +128,7 @@ def write_ecg_paper(
     axes.text(
         _MARGIN, 2.0, f"research software, not for clinical use; {note}", size=6.5, color=MUTED
     )
-    return save(axes.figure, path, dpi=254)  # type: ignore[arg-type]
+    return save(axes.figure, path, dpi=254.0)  # type: ignore[arg-type]
 
 
 def paper_gain(ecg: Ecg) -> float:
@@ -145,13 +145,13 @@ def paper_gain(ecg: Ecg) -> float:
     >>> paper_gain(Ecg(np.arange(2.0), np.array([[0.0], [1.2]]), ("II",)))
     10.0
     >>> paper_gain(Ecg(np.arange(2.0), np.array([[0.0], [0.12]]), ("II",)))
-    100.0
+    50.0
     """
     signals = np.asarray(ecg.signals, dtype=np.float64)
     finite = np.abs(signals[np.isfinite(signals)])
     peak = float(finite.max()) if finite.size else 0.0
     series = np.outer(10.0 ** np.arange(-6, 7), [1.0, 2.0, 5.0]).ravel()
-    fitting = series[(series * peak >= 8.0) & (series * peak <= 40.0)]
+    fitting = series[(series * peak >= 4.0) & (series * peak <= 40.0)]
     if fitting.size == 0:
         return 10.0
     return 10.0 if 10.0 in fitting else float(fitting[np.abs(np.log(fitting / 10.0)).argmin()])
@@ -179,11 +179,11 @@ def _draw_pulse(axes: "Axes", baseline: float, height: float, speed: float) -> N
     axes.plot(x, y, color=INK, lw=0.8, solid_joinstyle="miter", gid="calibration")
 
 
-def _span(signals: list[np.ndarray], gain: float) -> tuple[float, float]:
+def _span(signals: list[np.ndarray], gain: float, pulse: float) -> tuple[float, float]:
     """Room above and below the baseline of a row [mm], in whole squares of 5 mm."""
     values = np.concatenate([s[np.isfinite(s)] for s in signals] or [np.zeros(0)])
     high, low = (float(values.max()), float(values.min())) if values.size else (0.0, 0.0)
-    up = _up_to_5(max(gain * high, 0.0) + 5.0)
+    up = _up_to_5(max(gain * high + 2.5, gain * pulse) + 2.5)
     down = _up_to_5(max(-gain * low, 0.0) + 2.5)
     missing = max(0.0, _LEAST_ROW - up - down)
     return up + _up_to_5(missing / 2), down + _up_to_5(missing / 2)

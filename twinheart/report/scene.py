@@ -1,21 +1,18 @@
 """A heart to look at: its surface and a half cut open, coloured by node values, from any side."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from twinheart.anatomy import Heart
 from twinheart.ecg.frame import heart_frame
-from twinheart.fem.assembly import gradients
 from twinheart.mesh.quality import boundary_triangles
-from twinheart.report.render import rendering
-from twinheart.report.style import INK, MISSING, PAPER
+from twinheart.report.raster import corner_normals, rasterise
+from twinheart.report.style import INK, MISSING, rgb
 
 if TYPE_CHECKING:
-    import pyvista as pv
     from matplotlib.colors import Colormap
 
 # Where the eye is: components along base, right ventricle and front of the heart.
@@ -30,14 +27,58 @@ VIEWS: dict[str, tuple[float, float, float]] = {
 CUT = "cut open"
 
 _FIELD = 1.1  # height of a picture in extents of the heart
-_SHARP = 50.0  # degrees; the rim of the base stays an edge, the walls are shaded smoothly
+_SUPERSAMPLING = 2
+_LINE = 1.5  # width of an isoline in pixels of the picture
 
-# Lights beside the eye: (right, up, strength)
-_LIGHTS = ((-0.5, 0.6, 0.80), (0.9, 0.0, 0.34), (0.0, -1.0, 0.14))
+# Light from everywhere, and lamps beside the eye: (right, up, strength)
+_AMBIENT = 0.50
+_LAMPS = ((-0.5, 0.6, 0.42), (0.9, 0.0, 0.17), (0.0, -1.0, 0.07))
+
+# Edges of a tetrahedron, and the section of a plane through it, as edges in order: by the pattern
+# of its corners in front of the plane (bit k: corner k)
+_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
+_SECTIONS = {
+    0b0001: (0, 1, 2),
+    0b0010: (0, 3, 4),
+    0b0100: (1, 3, 5),
+    0b1000: (2, 4, 5),
+    0b0011: (1, 2, 4, 3),
+    0b0101: (0, 2, 5, 3),
+    0b1001: (0, 1, 5, 4),
+}
+
+
+class Surface(NamedTuple):
+    """Triangles between points that are weighted sums of two nodes each.
+
+    Attributes
+    ----------
+    nodes : (point, 2) array
+        Nodes of the mesh.
+    weights : (point, 2) array
+        Their weights.
+    triangles : (triangle, 3) array
+        Points, counter-clockwise seen from outside.
+    normals : (triangle, 3, 3) array
+        Unit normals at the corners.
+    removed : (triangle, 3) array or None
+        Where this is positive at the corners, the surface is cut away.
+    """
+
+    nodes: np.ndarray
+    weights: np.ndarray
+    triangles: np.ndarray
+    normals: np.ndarray
+    removed: np.ndarray | None
+
+    def at(self, values: np.ndarray) -> np.ndarray:
+        """Values at the points from values at the nodes (any trailing axes)."""
+        weights = self.weights.reshape(*self.weights.shape, *[1] * (values.ndim - 1))
+        return (weights * values[self.nodes]).sum(axis=1)
 
 
 class Scene:
-    """The surfaces of a heart, ready to be coloured.
+    """The surfaces of a heart, ready to be coloured; what each view shows is found once.
 
     Parameters
     ----------
@@ -60,32 +101,14 @@ class Scene:
         self._axes = np.stack([self.frame.base, self.frame.rv, self.frame.anterior])
         points, tets = heart.mesh.points, heart.mesh.tets
         along = (points[np.unique(tets)] - self.frame.centre) @ self._axes.T
-        self._centre = self.frame.centre + (along.max(axis=0) + along.min(axis=0)) / 2 @ self._axes
-        self._extent = float(np.ptp(along, axis=0).max())
-        self.height_mm = _FIELD * self._extent
-        triangles = boundary_triangles(tets)
-        nodes, local = np.unique(triangles, return_inverse=True)
-        one = np.ones((len(nodes), 1))
-        self._whole = _Surface(points[nodes], local.reshape(-1, 3), nodes[:, None], one)
-        self._half = self._posterior_half(points, tets)
-
-    def _posterior_half(self, points: np.ndarray, tets: np.ndarray) -> "_Surface":
-        import pyvista as pv
-
-        grid = pv.UnstructuredGrid({pv.CellType.TETRA: tets}, points)
-        grid.cell_data["tet"] = np.arange(len(tets))
-        half = grid.clip(normal=self.frame.anterior, origin=self.frame.centre, invert=True)
-        surface = half.extract_surface(algorithm=None, pass_pointid=False, pass_cellid=False)
-        surface = surface.triangulate()
-        triangles = np.asarray(surface.regular_faces)
-        # every point of the cut lies in the tetrahedron its triangle comes from
-        tet_of_point = np.zeros(surface.n_points, dtype=np.int64)
-        tet_of_point[triangles] = np.asarray(surface.cell_data["tet"])[:, None]
-        corners = np.asarray(surface.points, dtype=np.float64)
-        nodes = tets[tet_of_point]
-        grad, _ = gradients(points, nodes)
-        weights = np.einsum("pkd,pkd->pk", grad, corners[:, None] - points[nodes]) + 1.0
-        return _Surface(corners, triangles, nodes, weights)
+        centre = self.frame.centre + (along.max(axis=0) + along.min(axis=0)) / 2 @ self._axes
+        self._points = points - centre
+        extent = float(np.ptp(along, axis=0).max())
+        self.height_mm = _FIELD * extent
+        height = (points - self.frame.centre) @ self.frame.anterior
+        self._whole = _outside(points, tets)
+        self._half = _cut(self._whole, points, tets, height, self.frame.anterior)
+        self._views: dict[tuple[str, int], _View] = {}
 
     def draw(
         self,
@@ -107,28 +130,16 @@ class Scene:
         colours : Colormap
             Of matplotlib.
         limits : (limit,) array
-            Limits of the bands.
+            Limits of the bands, equally spaced.
         size : int
             Width and height in pixels.
-
-        Raises
-        ------
-        OutputError
-            If nothing can be drawn on this machine.
         """
-        with self._plotter((size, size)) as plotter:
-            shown = self._show(plotter, view, values, colours, limits)
-            plotter.enable_anti_aliasing("ssaa")
-            if len(limits) > 2:
-                isolines = shown.contour(list(limits[1:-1]), scalars="values")
-                if isolines.n_points:
-                    tubes = isolines.tube(radius=0.0022 * self._extent, n_sides=8)
-                    plotter.add_mesh(tubes, color=INK, lighting=False, show_scalar_bar=False)
-            return plotter.screenshot(None, return_img=True)
+        shown = self._view(view, size)
+        return shown.picture(shown.surface.at(np.asarray(values)), colours, limits, lines=True)
 
     def film(
         self,
-        frames: Iterator[Float[np.ndarray, "node"]],
+        frames: Iterable[Float[np.ndarray, "node"]],
         views: Sequence[str],
         *,
         colours: "Colormap",
@@ -139,7 +150,7 @@ class Scene:
 
         Parameters
         ----------
-        frames : iterator of (node,) arrays
+        frames : iterable of (node,) arrays
             Values; one frame is held at a time.
         views : names
             Keys of `VIEWS`, from left to right.
@@ -147,117 +158,134 @@ class Scene:
             Smooth colours between the limits.
         size : int
             Width and height of one view in pixels.
-
-        Raises
-        ------
-        OutputError
-            If nothing can be drawn on this machine.
         """
-        from PIL import Image
-
         smooth = np.linspace(*limits, 257)
-        shown: list[pv.PolyData] = []
-        # a larger picture made smaller looks as smooth as multisampling in half its time
-        large = 3 * size // 2
-        with self._plotter((large * len(views), large), (1, len(views))) as plotter:
-            for values in frames:
-                if not shown:
-                    for column, view in enumerate(views):
-                        plotter.subplot(0, column)
-                        shown.append(self._show(plotter, view, values, colours, smooth))
-                for surface, view in zip(shown, views, strict=True):
-                    surface.point_data["values"] = self._surface(view).at(values)
-                plotter.render()  # the screenshot alone would show the first frame again
-                picture = Image.fromarray(plotter.screenshot(None, return_img=True))
-                yield np.asarray(
-                    picture.resize((size * len(views), size), Image.Resampling.BICUBIC)
-                )
+        shown = [self._view(view, size) for view in views]
+        for values in frames:
+            parts = [
+                view.picture(view.surface.at(values), colours, smooth, lines=False)
+                for view in shown
+            ]
+            yield np.concatenate(parts, axis=1)
 
-    def _surface(self, view: str) -> "_Surface":
-        return self._half if view == CUT else self._whole
-
-    @contextmanager
-    def _plotter(self, size: tuple[int, int], shape: tuple[int, int] = (1, 1)) -> Iterator[Any]:
-        import pyvista as pv
-
-        with rendering():
-            plotter = pv.Plotter(
-                off_screen=True, window_size=list(size), shape=shape, border=False, lighting="none"
-            )
-            try:
-                yield plotter
-            finally:
-                plotter.close()
-
-    def _show(self, plotter, view, values, colours, limits) -> "pv.PolyData":
-        import pyvista as pv
-
-        surface = self._surface(view)
-        shown = pv.PolyData.from_regular_faces(surface.points, surface.triangles)
-        shown.point_data["values"] = surface.at(np.asarray(values, dtype=np.float64))
-        shown.point_data.active_normals = surface.normals
-        plotter.set_background(PAPER)
-        actor = plotter.add_mesh(
-            shown,
-            scalars="values",
-            cmap=colours,
-            clim=(float(limits[0]), float(limits[-1])),
-            n_colors=len(limits) - 1,
-            nan_color=MISSING,
-            show_scalar_bar=False,
-            copy_mesh=False,
-            ambient=0.50,
-            diffuse=0.50,
-            specular=0.05,
-            specular_power=10,
-        )
-        actor.prop.interpolation = "Phong"
-        self._look(plotter, VIEWS[view])
-        return shown
-
-    def _look(self, plotter, eye: tuple[float, float, float]) -> None:
-        import pyvista as pv
-
-        towards = np.array(eye) @ self._axes
-        towards /= np.linalg.norm(towards)
-        # base up; looking at the base itself, the front of the heart is down, nearest the viewer
-        up = -self.frame.anterior if eye[0] > 0.9 else self.frame.base
-        right = np.cross(up, towards)
-        plotter.camera.position = tuple(self._centre + 5 * self._extent * towards)
-        plotter.camera.focal_point = tuple(self._centre)
-        plotter.camera.up = tuple(up)
-        plotter.camera.enable_parallel_projection()
-        plotter.camera.parallel_scale = self.height_mm / 2
-        plotter.camera.clipping_range = (self._extent, 10 * self._extent)
-        for to_right, upwards, strength in _LIGHTS:
-            place = self._centre + 10 * self._extent * (towards + to_right * right + upwards * up)
-            light = pv.Light(
-                position=tuple(place), focal_point=tuple(self._centre), intensity=strength
-            )
-            light.set_scene_light()
-            plotter.add_light(light, only_active=True)
+    def _view(self, name: str, size: int) -> "_View":
+        if (name, size) not in self._views:
+            eye = VIEWS[name]
+            towards = np.array(eye) @ self._axes
+            towards /= np.linalg.norm(towards)
+            # base up; looking at the base itself, the front of the heart is down, as if it lay
+            # before the viewer
+            up = -self.frame.anterior if eye[0] > 0.9 else self.frame.base
+            up = up - towards * (up @ towards)
+            up /= np.linalg.norm(up)
+            axes = np.stack([np.cross(up, towards), up, towards])
+            surface = self._half if name == CUT else self._whole
+            scale = _SUPERSAMPLING * size / self.height_mm
+            self._views[name, size] = _View(surface, self._points, axes, scale, size)
+        return self._views[name, size]
 
 
-class _Surface:
-    """Triangles whose point values are weighted sums of node values; sharp edges are split."""
+class _View:
+    """What every pixel of one view shows, and how brightly."""
 
-    def __init__(self, points, triangles, nodes, weights):
-        import pyvista as pv
+    def __init__(self, surface: Surface, points, axes: np.ndarray, scale: float, size: int):
+        self.surface, self._size = surface, size
+        side = _SUPERSAMPLING * size
+        projected = surface.at(points) @ axes.T * scale
+        projected[:, :2] += side / 2
+        corners = projected[surface.triangles]
+        seen = rasterise(corners, side, removed=surface.removed)
+        self._pixel, self._weights = seen.pixel, seen.weights.astype(np.float32)
+        self._corners = surface.triangles[seen.triangle]
+        normals = np.einsum("pk,pkd->pd", seen.weights, surface.normals[seen.triangle]) @ axes.T
+        normals /= np.maximum(np.linalg.norm(normals, axis=1), 1e-12)[:, None]
+        shade = np.full(len(normals), _AMBIENT)
+        for right, up, strength in _LAMPS:
+            lamp = np.array([right, up, 1.0]) / np.linalg.norm([right, up, 1.0])
+            shade += strength * np.maximum(normals @ lamp, 0.0)
+        self._shade = shade.astype(np.float32)
+        self._slopes = _slopes(corners[..., :2]).astype(np.float32)[seen.triangle]
 
-        surface = pv.PolyData.from_regular_faces(points, triangles)
-        surface.point_data["origin"] = np.arange(len(points))
-        surface = surface.compute_normals(
-            cell_normals=False, split_vertices=True, feature_angle=_SHARP, consistent_normals=False
-        )
-        origin = np.asarray(surface.point_data["origin"])
-        self.points = np.asarray(surface.points)
-        self.triangles = np.asarray(surface.regular_faces)
-        self.normals = np.asarray(surface.point_data["Normals"])
-        # a node that takes no part must not spread its NaN
-        used = weights[origin] > 1e-6
-        largest = np.take_along_axis(nodes, weights.argmax(axis=1)[:, None], axis=1)[origin]
-        self._nodes = np.where(used, nodes[origin], largest)
-        self._weights = np.where(used, weights[origin], 0.0)
+    def picture(
+        self, values: np.ndarray, colours: "Colormap", limits: np.ndarray, *, lines: bool
+    ) -> np.ndarray:
+        corner_values = values.astype(np.float32)[self._corners]
+        shown = np.einsum("pk,pk->p", self._weights, corner_values)
+        step = float(limits[1] - limits[0])
+        place = (shown - float(limits[0])) / step
+        bands = len(limits) - 1
+        table = np.concatenate([colours(np.linspace(0, 1, bands))[:, :3], [rgb(MISSING)]])
+        band = np.clip(np.nan_to_num(place), 0, bands - 1).astype(np.int32)
+        band[np.isnan(place)] = bands
+        colour = (255 * table).astype(np.float32)[band]
+        colour *= self._shade[:, None]
+        if lines:
+            cover = self._line_cover(place, corner_values, step, bands)[:, None]
+            colour += cover * (255 * np.array(rgb(INK), dtype=np.float32) - colour)
+        side = _SUPERSAMPLING * self._size
+        canvas = np.full((side * side, 3), 255, dtype=np.uint16)
+        canvas[self._pixel] = np.minimum(colour, 255)
+        canvas = canvas.reshape(side, side, 3)
+        strides = range(_SUPERSAMPLING)
+        parts = [canvas[i::_SUPERSAMPLING, j::_SUPERSAMPLING] for i in strides for j in strides]
+        return np.asarray(np.sum(parts, axis=0, dtype=np.uint16) // len(parts), dtype=np.uint8)
 
-    def at(self, values: np.ndarray) -> np.ndarray:
-        return np.einsum("pk,pk->p", self._weights, values[self._nodes])
+    def _line_cover(self, place, corner_values, step: float, bands: int) -> np.ndarray:
+        """How much of each pixel an isoline covers: its distance from one, in pixels, is known."""
+        level = np.clip(np.rint(place), 1, bands - 1)
+        slope = np.einsum("pk,pkd->pd", corner_values, self._slopes) / step
+        steepness = np.maximum(np.linalg.norm(slope, axis=1), 1e-12)
+        distance = np.abs(place - level) / steepness
+        cover = np.clip(0.5 * _SUPERSAMPLING * _LINE - distance + 0.5, 0, 1)
+        return np.where(np.isnan(cover) | (bands < 2), 0.0, cover)
+
+
+def _slopes(corners: np.ndarray) -> np.ndarray:
+    """Gradients of the barycentric coordinates in the picture [1/pixel], (triangle, 3, 2)."""
+    edges = np.roll(corners, -1, axis=1) - np.roll(corners, 1, axis=1)  # opposite each corner
+    double_area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
+    double_area = np.where(double_area == 0, np.inf, double_area)
+    turned = np.stack([-edges[..., 1], edges[..., 0]], axis=-1)
+    return turned / double_area[:, None, None]
+
+
+def _outside(points: np.ndarray, tets: np.ndarray) -> Surface:
+    triangles = boundary_triangles(tets)
+    used, local = np.unique(triangles, return_inverse=True)
+    local = local.reshape(-1, 3)
+    nodes = np.stack([used, used], axis=1)
+    weights = np.tile([1.0, 0.0], (len(used), 1))
+    return Surface(nodes, weights, local, corner_normals(points[used], local), None)
+
+
+def _cut(
+    outside: Surface, points: np.ndarray, tets: np.ndarray, height: np.ndarray, normal: np.ndarray
+) -> Surface:
+    """The part of a heart where `height` is not positive, closed by the section of its wall."""
+    pattern = (height[tets] > 0) @ np.array([1, 2, 4, 8])
+    pattern = np.minimum(pattern, 15 - pattern)  # a pattern and its opposite: the same section
+    triangles = []
+    for key, edges in _SECTIONS.items():
+        crossed = tets[pattern == min(key, 15 - key)]
+        ends = np.stack([crossed[:, _EDGES[edge]] for edge in edges], axis=1)
+        triangles += [ends[:, [0, k, k + 1]] for k in range(1, len(edges) - 1)]
+    ends = np.concatenate(triangles).reshape(-1, 2)
+    share = height[ends[:, 0]] / (height[ends[:, 0]] - height[ends[:, 1]])
+    section = Surface(
+        ends,
+        np.stack([1 - share, share], axis=1),
+        np.arange(len(ends)).reshape(-1, 3),
+        np.broadcast_to(normal, (len(ends) // 3, 3, 3)),
+        None,
+    )
+    corners = section.at(points)[section.triangles]
+    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    clockwise = area @ normal < 0
+    section.triangles[clockwise] = section.triangles[clockwise][:, ::-1]
+    return Surface(
+        np.concatenate([outside.nodes, section.nodes]),
+        np.concatenate([outside.weights, section.weights]),
+        np.concatenate([outside.triangles, section.triangles + len(outside.nodes)]),
+        np.concatenate([outside.normals, section.normals]),
+        np.concatenate([outside.at(height)[outside.triangles], np.zeros(section.triangles.shape)]),
+    )

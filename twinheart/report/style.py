@@ -48,6 +48,20 @@ def colour_map(quantity: str) -> "Colormap":
     return LinearSegmentedColormap.from_list(whole.name, whole(part))
 
 
+def rgb(colour: str) -> tuple[float, float, float]:
+    """Red, green and blue from 0 to 1 of a colour such as ``#1f2933``.
+
+    Examples
+    --------
+    >>> from twinheart.report.style import rgb
+    >>> rgb("#ff0000")
+    (1.0, 0.0, 0.0)
+    """
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)
+
+
 def levels(values: np.ndarray, *, step: float | None = None, most: int = 24) -> np.ndarray:
     """Band limits at multiples of a round step that span the finite values.
 
