@@ -34,7 +34,7 @@ class Heart(eqx.Module):
     >>> from twinheart.anatomy import Heart
     >>> mesh = slab((2.0, 1.0, 1.0), 0.5)
     >>> heart = Heart(mesh, f0=np.tile([1.0, 0.0, 0.0], (mesh.n_tets, 1)))
-    >>> heart.regions.max()
+    >>> int(heart.regions.max())
     0
     """
 

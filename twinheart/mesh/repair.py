@@ -17,6 +17,7 @@ from twinheart.mesh.defects import (
     used_nodes,
 )
 from twinheart.mesh.quality import components, volumes
+from twinheart.mesh.report import MeshReport
 
 Mesh = TypeVar("Mesh", bound=TetMesh | TriMesh)
 
@@ -25,7 +26,11 @@ MAX_FLAT_SHARE = 0.01
 
 
 def repair(
-    mesh: Mesh, *, merge_nodes: bool = True, drop_below: float = 0.0
+    mesh: Mesh,
+    *,
+    merge_nodes: bool = True,
+    drop_below: float = 0.0,
+    report: MeshReport | None = None,
 ) -> tuple[Mesh, tuple[str, ...]]:
     """Mend what can be mended without guessing, and say what was done.
 
@@ -41,6 +46,8 @@ def repair(
         Merge nodes at the same place. False keeps tissue apart that was split on purpose.
     drop_below : float
         Drop components with less than this share of all cells; 0 keeps all.
+    report : MeshReport, optional
+        Report on this very mesh, if at hand: where it found nothing, nothing is looked for again.
 
     Returns
     -------
@@ -68,6 +75,14 @@ def repair(
         kind = "tetrahedra" if isinstance(mesh, TetMesh) else "triangles"
         raise MeshError(f"the mesh has no {kind}.")
     said: list[str] = []
+    if report is None or report.n_defects:
+        mesh = _mend_cells(mesh, merge_nodes, said)
+    if drop_below > 0:
+        mesh = _drop_small(mesh, drop_below, said)
+    return _remove_orphans(mesh, said), tuple(said)
+
+
+def _mend_cells(mesh: Mesh, merge_nodes: bool, said: list[str]) -> Mesh:
     if merge_nodes:
         mesh = _merge(mesh, said)
     mesh = _remove_flat(mesh, said)
@@ -75,11 +90,7 @@ def repair(
     if repeated.any():
         mesh = _keep_cells(mesh, ~repeated)
         said.append(f"removed {counted(repeated.sum(), 'cell')} with the nodes of another")
-    if isinstance(mesh, TetMesh):
-        mesh = _turn_round(mesh, said)
-    if drop_below > 0:
-        mesh = _drop_small(mesh, drop_below, said)
-    return _remove_orphans(mesh, said), tuple(said)
+    return _turn_round(mesh, said)
 
 
 def _with_cells(mesh: Mesh, cells: np.ndarray) -> Mesh:
@@ -137,7 +148,9 @@ def _remove_flat(mesh: Mesh, said: list[str]) -> Mesh:
     return kept
 
 
-def _turn_round(mesh: TetMesh, said: list[str]) -> TetMesh:
+def _turn_round(mesh: Mesh, said: list[str]) -> Mesh:
+    if not isinstance(mesh, TetMesh):
+        return mesh
     flipped = volumes(mesh.points, mesh.tets) < 0
     if not flipped.any():
         return mesh

@@ -100,6 +100,12 @@ class MeshReport:
     notes: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
 
+    @property
+    def n_defects(self) -> int:
+        """Cells and nodes that call for repair, orphan nodes left aside."""
+        cells = self.n_flipped + self.n_degenerate + self.n_duplicate_cells
+        return cells + self.n_duplicate_nodes
+
     def as_dict(self) -> dict[str, Any]:
         """Everything by name, fit for JSON; what does not apply to this kind of mesh is left out.
 

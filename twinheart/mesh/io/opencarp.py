@@ -59,7 +59,7 @@ def read_opencarp(path: Path) -> RawMesh:
     return mesh
 
 
-def read_vtx(path: Path) -> tuple[Int[np.ndarray, "entry"], str]:
+def read_vtx(path: str | Path) -> tuple[Int[np.ndarray, "entry"], str]:
     """Read a list of nodes in openCARP's `.vtx` format.
 
     Parameters

@@ -96,7 +96,7 @@ def read_mesh(
     (96, 'mm')
     """
     found, report = inspect_mesh(path, length_unit=length_unit, index_base=index_base)
-    mended, repairs = repair(found, merge_nodes=merge_nodes, drop_below=drop_below)
+    mended, repairs = repair(found, merge_nodes=merge_nodes, drop_below=drop_below, report=report)
     return mended, report.with_sentences((), repairs)
 
 
