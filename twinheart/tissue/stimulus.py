@@ -204,11 +204,17 @@ def pulse_fraction(stimulus: Stimulus, t, dt) -> Array:
     and the response can be differentiated with respect to `start` and `duration`.
     """
     first = jnp.floor((t - stimulus.start) / stimulus.period)
+    end = jnp.round(t / dt) + 1.0  # of the step, counted in steps
+
+    def share_after(time):
+        share = end - time / dt
+        # Half open, not a clip: an onset exactly between two steps moves charge in one of them.
+        return jnp.where(share > 0.0, jnp.where(share <= 1.0, share, 1.0), 0.0)
 
     def overlap(k):
         onset = stimulus.start + k * stimulus.period
-        length = jnp.minimum(t + dt, onset + stimulus.duration) - jnp.maximum(t, onset)
-        return jnp.where((k >= 0) & (k < stimulus.count), jnp.clip(length, 0.0, dt) / dt, 0.0)
+        share = share_after(onset) - share_after(onset + stimulus.duration)
+        return jnp.where((k >= 0) & (k < stimulus.count), share, 0.0)
 
     # The step may end one pulse and begin the next.
     return overlap(first) + overlap(first + 1)
