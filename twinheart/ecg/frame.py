@@ -7,14 +7,11 @@ may rely on x, y and z.
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.spatial import ConvexHull, QhullError, KDTree
+from scipy.spatial import ConvexHull, KDTree, QhullError
 
 from twinheart.errors import MeshError
 from twinheart.mesh import TetMesh
-
-# Values of a point field that labels the surfaces of a biventricular mesh.
-SURFACE_FIELDS = ("surf_class", "class")
-BASE, LV_ENDO, RV_ENDO = 1, 3, 4
+from twinheart.mesh.implicit import SurfaceClass
 
 # Axes of an average heart in its patient: left, anterior and superior components.
 # The apex points to the left, forwards and down; the right ventricle lies right and in front.
@@ -66,8 +63,8 @@ def heart_frame(mesh: TetMesh) -> HeartFrame:
     Parameters
     ----------
     mesh : TetMesh
-        Ventricles with an open base [mm]. A point field ``surf_class`` or ``class`` with values
-        1 (base), 3 (LV) and 4 (RV endocardium) is used where present.
+        Ventricles with an open base [mm]. A point field ``surf_class`` (`SurfaceClass`) is used
+        where it labels base, LV and RV endocardium.
 
     Returns
     -------
@@ -102,17 +99,17 @@ def heart_frame(mesh: TetMesh) -> HeartFrame:
         hull = ConvexHull(points - centre)
     except QhullError as error:
         raise MeshError("the mesh is flat: its points span no volume.") from error
-    surfaces = _surface_classes(mesh)
+    labelled = _labelled_centres(mesh)
     base = _valve_plane_normal(points - centre, hull)
     if base is None:
         base = _long_axis(points - centre)
     hull_centre = _hull_centroid(points - centre, hull)
-    if surfaces is None:
+    if labelled is None:
         rv = centre + hull_centre - _wall_centroid(mesh)
         noise = 0.01 * np.ptp(points, axis=0).max()
     else:
-        rv = surfaces[RV_ENDO] - surfaces[LV_ENDO]
-        base = base if base @ (surfaces[BASE] - centre) >= 0 else -base
+        rv = labelled[SurfaceClass.RV_ENDOCARDIUM] - labelled[SurfaceClass.LV_ENDOCARDIUM]
+        base = base if base @ (labelled[SurfaceClass.BASE] - centre) >= 0 else -base
         noise = 0.0
     rv = rv - base * (rv @ base)
     rv_known = bool(np.linalg.norm(rv) > noise)
@@ -143,14 +140,13 @@ def clearance(
     return float(factor.min(axis=1).max())
 
 
-def _surface_classes(mesh: TetMesh) -> dict[int, np.ndarray] | None:
-    for name in SURFACE_FIELDS:
-        if name not in mesh.point_fields:
-            continue
-        label = mesh.point_fields[name]
-        if label.ndim == 1 and all((label == value).any() for value in (BASE, LV_ENDO, RV_ENDO)):
-            return {v: mesh.points[label == v].mean(axis=0) for v in (BASE, LV_ENDO, RV_ENDO)}
-    return None
+def _labelled_centres(mesh: TetMesh) -> dict[SurfaceClass, np.ndarray] | None:
+    """Mean positions of base, LV and RV endocardium, where a point field tells them."""
+    wanted = (SurfaceClass.BASE, SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM)
+    label = mesh.point_fields.get("surf_class")
+    if label is None or label.ndim != 1 or not all((label == value).any() for value in wanted):
+        return None
+    return {value: mesh.points[label == value].mean(axis=0) for value in wanted}
 
 
 def _valve_plane_normal(points: np.ndarray, hull: ConvexHull) -> np.ndarray | None:
