@@ -86,6 +86,21 @@ def test_unknown_parameter_names_the_nearest():
         get_model("tentusscher2006-epi", variant="endo")
 
 
+@pytest.mark.parametrize("value", [float("nan"), np.array([0.1, np.inf]), "much", None])
+def test_values_that_are_no_finite_numbers_are_refused(value):
+    with pytest.raises(ModelError, match=r"tentusscher2006-m: g_kr=.* is not a finite number"):
+        get_model("tentusscher2006-m", g_kr=value)
+
+
+def test_parameters_may_be_traced():
+    def current(g_kr):
+        model = get_model("tentusscher2006-m", g_kr=g_kr)
+        return step(model, jnp.asarray(0.0), model.initial_state(), 0.02)[0]
+
+    slope = jax.jit(jax.grad(current))(0.1)
+    assert slope > 0  # outward
+
+
 def test_unknown_variant_is_refused():
     with pytest.raises(ModelError, match="no variant 'atrial'; choose one of epi, endo, m"):
         TenTusscher2006("atrial")

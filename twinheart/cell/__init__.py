@@ -3,6 +3,9 @@
 import dataclasses
 import difflib
 
+import jax
+import numpy as np
+
 from twinheart.cell.biomarkers import Biomarkers, apd, biomarkers
 from twinheart.cell.gates import derivative, step
 from twinheart.cell.mitchell_schaeffer import MitchellSchaeffer
@@ -58,7 +61,8 @@ def get_model(name: str, **parameters) -> AbstractCellModel:
     Raises
     ------
     ModelError
-        If the model or a parameter is unknown; the message names the nearest.
+        If the model or a parameter is unknown (the message names the nearest), or a value is not
+        a finite number.
 
     Examples
     --------
@@ -70,10 +74,21 @@ def get_model(name: str, **parameters) -> AbstractCellModel:
         raise ModelError(f"unknown cell model {name!r}; {_nearest(name, model_names())}")
     model, chosen = _MODELS[name]
     known = tuple(f.name for f in dataclasses.fields(model) if f.name not in chosen)
-    for parameter in parameters:
+    for parameter, value in parameters.items():
         if parameter not in known:
             raise ModelError(f"{name} has no parameter {parameter!r}; {_nearest(parameter, known)}")
+        if not _finite(value):
+            raise ModelError(f"{name}: {parameter}={value!r} is not a finite number.")
     return model(**chosen, **parameters)
+
+
+def _finite(value) -> bool:
+    try:
+        return bool(np.isfinite(np.asarray(value, float)).all())
+    except jax.errors.TracerArrayConversionError:
+        return True  # the value is not known while a derivative is traced
+    except (TypeError, ValueError):
+        return False
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:

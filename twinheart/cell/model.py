@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Float
 
 
@@ -33,15 +32,13 @@ Parameter = Any
 
 
 def as_parameter(value) -> jax.Array:
-    """An array leaf: floats become arrays of the default precision, arrays keep their own.
+    """An array leaf: numbers become arrays of the default precision, arrays keep their own.
 
     The dtype is given because ``jnp.asarray(0.3)`` alone is weakly typed, and a jitted function
     would be compiled once more when the parameter is later replaced by a computed array.
     """
-    dtype = getattr(value, "dtype", np.dtype(float))
-    if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = np.dtype(float)
-    return jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(dtype))
+    dtype = jnp.asarray(value).dtype
+    return jnp.asarray(value, dtype=dtype if jnp.issubdtype(dtype, jnp.floating) else float)
 
 
 def parameter(default: float) -> Any:

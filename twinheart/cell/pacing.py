@@ -58,7 +58,8 @@ def pace_cell(
     bcl : float
         Basic cycle length [ms], a multiple of `dt`.
     amplitude : float or (node,) array
-        Stimulus current [A/F], positive depolarises.
+        Stimulus current [A/F], positive depolarises. The default, 52 A/F for 1 ms, is that of
+        the published ten Tusscher files.
     duration, start : float
         Duration of the stimulus and its delay in each cycle [ms].
 
