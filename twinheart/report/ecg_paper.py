@@ -117,7 +117,8 @@ def write_ecg_paper(
             left = _MARGIN + _PULSE + index * column
             part = (t >= start) & (t <= stop)
             x, y = left + (t[part] - start) * speed / 1000.0, baseline + gain * signals[name][part]
-            axes.plot(x, y, color=INK, lw=0.8, solid_joinstyle="round")
+            kind = "lead" if len(row) > 1 else "rhythm"
+            axes.plot(x, y, color=INK, lw=0.8, solid_joinstyle="round", gid=f"{kind}-{name}")
             axes.text(left + 1.0, baseline + up - 1.0, name, size=9, weight="bold", va="top")
             if index:
                 axes.plot([left, left], [baseline - 1.5, baseline + 1.5], color=INK, lw=0.6)

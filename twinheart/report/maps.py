@@ -21,8 +21,9 @@ TITLES = {
 }
 DISCLAIMER = "research software, not for clinical use"
 
-_WIDTH, _HEIGHT = 250.0, 168.0  # mm
-_PIXELS = 620
+_WIDTH, _HEIGHT, _DPI = 250.0, 168.0, 150.0  # mm, mm, dots an inch
+_VIEW = 0.29  # of the width
+_PIXELS = round(_VIEW * _WIDTH / 25.4 * _DPI)
 
 
 def write_map(
@@ -106,7 +107,7 @@ def write_map(
         color=MUTED,
     )
     fig.text(0.98, 0.967, DISCLAIMER, size=8, color=MUTED, ha="right")
-    return save(fig, path, dpi=150.0)
+    return save(fig, path, dpi=_DPI)
 
 
 def view_label(view: str, scene: Scene) -> str:
@@ -120,9 +121,8 @@ def view_label(view: str, scene: Scene) -> str:
 
 def _place(fig: "Figure", picture: np.ndarray, index: int, label: str) -> None:
     column, row = index % 3, index // 3
-    width = 0.29
-    height = width * _WIDTH / _HEIGHT
-    axes = fig.add_axes((0.01 + 0.295 * column, 0.485 - 0.46 * row, width, height))
+    height = _VIEW * _WIDTH / _HEIGHT
+    axes = fig.add_axes((0.01 + 0.295 * column, 0.485 - 0.46 * row, _VIEW, height))
     axes.imshow(picture, interpolation="antialiased")
     axes.set_axis_off()
     axes.text(
@@ -155,7 +155,7 @@ def _colour_scale(fig: "Figure", colours, limits: np.ndarray, missing: bool) -> 
 def _length_bar(fig: "Figure", field_mm: float) -> None:
     nice = np.array([0.5, 1, 2, 5, 10, 20, 50, 100])
     length = float(nice[nice <= 0.3 * field_mm][-1]) if field_mm > 2 else field_mm / 4
-    width = 0.29 * length / field_mm
+    width = _VIEW * length / field_mm
     fig.add_artist(_line([0.02, 0.02 + width], [0.028, 0.028]))
     fig.text(0.02 + width / 2, 0.011, f"{length:g} mm", size=8, color=INK, ha="center")
 

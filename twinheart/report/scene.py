@@ -29,6 +29,7 @@ CUT = "cut open"
 _FIELD = 1.1  # height of a picture in extents of the heart
 _SUPERSAMPLING = 2
 _LINE = 1.5  # width of an isoline in pixels of the picture
+_FLAT = 1e-4  # bands a pixel; a plateau that lies on a limit has no isoline
 
 # Light from everywhere, and lamps beside the eye: (right, up, strength)
 _AMBIENT = 0.50
@@ -234,10 +235,10 @@ class _View:
         """How much of each pixel an isoline covers: its distance from one, in pixels, is known."""
         level = np.clip(np.rint(place), 1, bands - 1)
         slope = np.einsum("pk,pkd->pd", corner_values, self._slopes) / step
-        steepness = np.maximum(np.linalg.norm(slope, axis=1), 1e-12)
-        distance = np.abs(place - level) / steepness
+        steepness = np.linalg.norm(slope, axis=1)
+        distance = np.abs(place - level) / np.maximum(steepness, _FLAT)
         cover = np.clip(0.5 * _SUPERSAMPLING * _LINE - distance + 0.5, 0, 1)
-        return np.where(np.isnan(cover) | (bands < 2), 0.0, cover)
+        return np.where((steepness > _FLAT) & (bands > 1) & np.isfinite(cover), cover, 0.0)
 
 
 def _slopes(corners: np.ndarray) -> np.ndarray:
