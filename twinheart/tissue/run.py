@@ -1,5 +1,6 @@
 """Running a monodomain problem from the host: snapshots, checkpoints, progress, breakdown."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from twinheart.errors import InputError, OutputError, SolverError
+from twinheart.mesh.io.hdf5 import hdf5_output
 from twinheart.tissue.build import Built, default_unroll
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state
 
@@ -39,25 +41,21 @@ class VmFile:
     """
 
     def __init__(self, path: str | Path, n_nodes: int, *, resume_at: float | None = None):
-        import h5py
-
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + ".partial")
-        try:
-            if resume_at is None:
-                self.file = h5py.File(self.partial, "w")
-                self.file.create_dataset("t", (0,), "f8", maxshape=(None,))
-                self.file.create_dataset(
-                    "vm", (0, n_nodes), "f4", maxshape=(None, n_nodes), chunks=(1, n_nodes)
-                )
-                self.file["t"].attrs["unit"], self.file["vm"].attrs["unit"] = "ms", "mV"
-            else:
-                self.file = h5py.File(self.partial, "r+")
-                kept = int((self.file["t"][:] <= resume_at + 1e-6).sum())
-                self.file["t"].resize(kept, axis=0)
-                self.file["vm"].resize(kept, axis=0)
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
+        self._open = contextlib.ExitStack()
+        mode = "w" if resume_at is None else "r+"
+        self.file, self._disk = self._open.enter_context(hdf5_output(self.partial, mode))
+        if resume_at is None:
+            self.file.create_dataset("t", (0,), "f8", maxshape=(None,))
+            self.file.create_dataset(
+                "vm", (0, n_nodes), "f4", maxshape=(None, n_nodes), chunks=(1, n_nodes)
+            )
+            self.file["t"].attrs["unit"], self.file["vm"].attrs["unit"] = "ms", "mV"
+        else:
+            kept = int((self.file["t"][:] <= resume_at + 1e-6).sum())
+            self.file["t"].resize(kept, axis=0)
+            self.file["vm"].resize(kept, axis=0)
 
     def append(self, t: float, vm: np.ndarray) -> None:
         """Add one snapshot; on failure the partial file is removed."""
@@ -67,29 +65,30 @@ class VmFile:
             self.file["vm"].resize(rows + 1, axis=0)
             self.file["t"][rows], self.file["vm"][rows] = t, vm
             self.file.flush()
+            self._disk.check()
         except OSError as error:
             self.discard()
             raise _unwritable(self.path, error) from None
 
     def finish(self) -> None:
         """Close the file and give it its name."""
-        self.file.close()
+        self.close()
         os.replace(self.partial, self.path)
 
     def close(self) -> None:
         """Close the file under its temporary name, for a later resume."""
-        self.file.close()
+        self._open.close()
 
     def discard(self) -> None:
         """Close and remove the partial file."""
-        try:
-            self.file.close()
-        except OSError:  # the flush of a full disk fails again
-            pass
+        with contextlib.suppress(OutputError):  # the disk is as full as it was
+            self.close()
         self.partial.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
+def _unwritable(path: Path, error: OSError | OutputError) -> OutputError:
+    if isinstance(error, OutputError):
+        return error
     reason = error.strerror or str(error).splitlines()[0]
     return OutputError(f"{path}: cannot write: {reason}; free space or choose another folder.")
 
@@ -112,18 +111,16 @@ def save_checkpoint(path: Path, problem: Monodomain, state: State, samples: list
     OutputError
         If the file cannot be written; an older checkpoint stays untouched.
     """
-    import h5py
-
     partial = path.with_name(path.name + ".partial")
     try:
-        with h5py.File(partial, "w") as file:
+        with hdf5_output(partial) as (file, _):
             file.attrs["fingerprint"] = fingerprint(problem)
             for k, leaf in enumerate(jax.tree.leaves(state)):
                 file[f"state/{k}"] = np.asarray(leaf)
             for name, values in _joined(samples)._asdict().items():
                 file[f"samples/{name}"] = values
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, OutputError) as error:
         partial.unlink(missing_ok=True)
         raise _unwritable(path, error) from None
 
