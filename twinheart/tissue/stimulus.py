@@ -175,7 +175,8 @@ def _numbers(where: str, text: str, count: int) -> list[float]:
 def _read_vtx(path: Path) -> np.ndarray:
     from twinheart.mesh.io import read_vtx
 
-    return read_vtx(path)
+    nodes, _ = read_vtx(path)
+    return nodes
 
 
 def _apex(heart: Heart) -> int:
