@@ -1,12 +1,9 @@
 """The README's code and commands run as they stand there, only shorter."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
-
-from twinheart.cli import main
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 

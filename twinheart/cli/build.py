@@ -12,7 +12,6 @@ from twinheart.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from twinheart.anatomy import Heart
-    from twinheart.cell import AbstractCellModel
     from twinheart.ecg import Electrodes
     from twinheart.tissue import Conductivities, Stimulus, Velocities
     from twinheart.twin import Twin
@@ -131,7 +130,7 @@ def _check_tags(kind: str, tags: list[int], heart: "Heart") -> None:
             )
 
 
-def _cells(case: Case, heart: "Heart") -> "AbstractCellModel | dict[int, AbstractCellModel]":
+def _cells(case: Case, heart: "Heart") -> Any:
     from twinheart.cell import get_model
 
     section = case.cells
@@ -169,7 +168,7 @@ def _tissue(mode: str, values: dict[str, Any]) -> "Conductivities | Velocities":
         )
     base = NAMED_SETS[name]
     sigmas = [getattr(base, name) if values[name] is None else values[name] for name in _SIGMAS]
-    physical = Conductivities(*sigmas, chi=base.chi, cm=base.cm)
+    physical = Conductivities(*sigmas, chi=float(base.chi), cm=float(base.cm))
     if mode == "conductivities":
         return physical
     return Velocities(values["cv_l"], values["cv_t"], values["cv_n"], physical=physical)

@@ -197,7 +197,9 @@ def _write_frames(mesh: "TetMesh", frames: Path, path: Path) -> Path:
     from twinheart.mesh.io import VtkHdfWriter
 
     with h5py.File(frames) as file, VtkHdfWriter(path, mesh) as writer:
-        for t, vm in zip(file["t"], file["vm"], strict=True):
+        times: Any = file["t"]
+        potentials: Any = file["vm"]
+        for t, vm in zip(times, potentials, strict=True):
             writer.append(float(t), {"vm": vm})
     return path
 
