@@ -11,7 +11,7 @@ import sys
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -30,6 +30,7 @@ from twinheart.report.ecg_paper import paper_gain
 from twinheart.report.raster import corner_normals, rasterise
 from twinheart.report.scene import CUT, VIEWS, Scene
 from twinheart.report.style import colour_map, levels
+from twinheart.twin import Beat
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -52,10 +53,9 @@ HEART = bowl()
 @pytest.fixture(scope="module", autouse=True)
 def small_pictures():
     """Views of 96 pixels: the tests look at shapes and scales, not at beauty."""
-    maps = sys.modules["twinheart.report.maps"]
-    usual, maps._PIXELS = maps._PIXELS, 96
-    yield
-    maps._PIXELS = usual
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("twinheart.report.maps._PIXELS", 96)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +71,22 @@ def beats(samples: int = 450, step: float = 1.0) -> Ecg:
     return Ecg(t, wave[:, None] * heights, tuple(LEADS))
 
 
-def beat(**changes) -> SimpleNamespace:
+def beat(**changes) -> Beat:
     """What `simulate` returns, of a wave that rises through the bowl at 1 m/s."""
     lat = HEART.mesh.points[:, 2] - HEART.mesh.points[:, 2].min()
-    content = {
+    content: dict[str, Any] = {
         "lat": lat,
         "repol": lat + 280.0 - 0.5 * lat,
         "apd90": 280.0 - 0.5 * lat,
         "ecg": beats(),
+        "potentials": np.zeros((0, 0)),
+        "t": np.zeros(0),
+        "probes": np.zeros((0, 0)),
         "vm_file": None,
         "result": "successful",
         "stats": {"t_end_ms": 450.0, "dt_ms": 0.02, "scheme": "default"},
     }
-    return SimpleNamespace(**{**content, **changes})
+    return Beat(**{**content, **changes})
 
 
 def frames(folder: Path, n_frames: int = 3, n_nodes: int | None = None, name: str = "vm.h5"):
@@ -169,7 +172,7 @@ def test_normals_of_a_cube_stay_sharp_and_those_of_a_sphere_become_smooth():
 
 
 def covered(picture: np.ndarray) -> np.ndarray:
-    return (picture < 250).any(axis=2)
+    return picture.min(axis=2) < 250
 
 
 def draw(scene: Scene, values, view: str, limits, size: int = 120) -> np.ndarray:
@@ -334,7 +337,7 @@ def test_film_has_a_frame_for_each_snapshot_and_they_differ(tmp_path, scene, suf
     vm_file = frames(tmp_path, 4)
     film = write_animation(tmp_path / f"vm{suffix}", scene, vm_file, ecg=beats(), size=80)
     with Image.open(film) as animation:
-        assert animation.n_frames == 4
+        assert getattr(animation, "n_frames", 1) == 4
         assert animation.info["loop"] == 0
         pictures = []
         for k in range(4):
@@ -350,7 +353,7 @@ def test_film_takes_every_second_frame_where_there_are_too_many(tmp_path, scene)
     vm_file = frames(tmp_path, 7)
     film = write_animation(tmp_path / "vm.webp", scene, vm_file, most_frames=4, size=48)
     with Image.open(film) as animation:
-        assert animation.n_frames == 4
+        assert getattr(animation, "n_frames", 1) == 4
 
 
 def test_film_reads_one_frame_at_a_time(tmp_path, scene):
@@ -637,8 +640,9 @@ def test_report_of_an_ecg_too_short_or_too_coarse_to_measure(tmp_path):
 
 
 def test_report_refuses_maps_of_another_heart(tmp_path):
+    three = np.zeros(3)
     with pytest.raises(InputError, match="lat has shape"):
-        write_report(tmp_path / "r", HEART, beat(lat=np.zeros(3)))
+        write_report(tmp_path / "r", HEART, beat(lat=three, repol=three, apd90=three))
     assert not (tmp_path / "r").exists()
 
 

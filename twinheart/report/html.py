@@ -88,15 +88,15 @@ def write_report(
     Examples
     --------
     >>> import numpy as np, pathlib, tempfile
-    >>> from types import SimpleNamespace
     >>> from twinheart.anatomy import Heart
     >>> from twinheart.mesh.generate import slab
     >>> from twinheart.report import write_report
+    >>> from twinheart.twin import Beat
     >>> heart = Heart(slab((4.0, 2.0, 2.0), 1.0))
-    >>> lat = heart.mesh.points[:, 0] / 0.6
-    >>> beat = SimpleNamespace(
-    ...     lat=lat, repol=lat + 290, apd90=0 * lat + 290, ecg=None, vm_file=None,
-    ...     result="successful", stats={},
+    >>> lat, none = heart.mesh.points[:, 0] / 0.6, np.zeros((0, 0))
+    >>> beat = Beat(
+    ...     lat=lat, repol=lat + 290, apd90=0 * lat + 290, ecg=None, potentials=none,
+    ...     t=np.zeros(0), probes=none, vm_file=None, result="successful", stats={},
     ... )
     >>> write_report(tempfile.mkdtemp(), heart, beat).name
     'report.html'
