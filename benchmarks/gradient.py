@@ -6,6 +6,7 @@ python benchmarks/gradient.py --nodes 50000 --t-end 100 --json
 import argparse
 import json
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -34,7 +35,7 @@ def timed(function, *arguments) -> dict[str, float]:
     }
 
 
-def measure(nodes: int, t_end: float) -> dict:
+def measure(nodes: int, t_end: float) -> dict[str, Any]:
     """Forward, reverse and forward-mode derivative of an activation-time loss."""
     edge = (20.0 * 7.0 * 3.0 / nodes) ** (1 / 3)
     mesh = slab(tuple(edge * max(2, round(side / edge)) for side in (20.0, 7.0, 3.0)), edge)
@@ -55,7 +56,7 @@ def measure(nodes: int, t_end: float) -> dict:
 
     d = jnp.asarray(built.diffusivity, jnp.float32)
     direction = jnp.ones_like(d)
-    result = {
+    result: dict[str, Any] = {
         "forward": timed(forward, d),
         "reverse": timed(jax.grad(loss), d),
         "jvp": timed(lambda x: jax.jvp(forward, (x,), (direction,)), d),
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--t-end", type=float, default=100.0, help="simulated ms")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = measure(options.nodes, options.t_end) | {"machine": machine()}
+    result: dict[str, Any] = measure(options.nodes, options.t_end) | {"machine": machine()}
     write_json(device_folder() / "gradient.json", result)
     if options.json:
         print(json.dumps(result))

@@ -81,7 +81,7 @@ def converge(spacings: list[float], dt: float) -> dict:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The Niederer slab.")
     parser.add_argument("--fine", action="store_true", help="0.1 mm too")
     parser.add_argument("--converge", action="store_true", help="establish the limit")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -43,13 +43,11 @@ class Twin(eqx.Module):
 
     Examples
     --------
-    >>> import numpy as np, twinheart as th
-    >>> mesh = th.mesh.generate.slab((10.0, 3.0, 3.0), 1.0)
-    >>> heart = th.Heart(mesh, f0=np.tile([1.0, 0.0, 0.0], (mesh.n_tets, 1)))
-    >>> twin = th.Twin(heart, cell="mitchell-schaeffer")
-    >>> beat = th.simulate(twin, th.pace("box:0,0,0,1,3,3"), t_end=30.0, dt=0.05)
-    >>> beat.result
-    'successful'
+    >>> import twinheart as th
+    >>> heart = th.demo_heart()
+    >>> twin = th.Twin(heart, cell="mitchell-schaeffer", electrodes=th.standard_12_lead(heart))
+    >>> twin.electrodes.names[:3]
+    ('RA', 'LA', 'LL')
     """
 
     heart: Heart
@@ -168,6 +166,16 @@ def simulate(
         If `dt` is unusable or the solution breaks down.
     OutputError
         If a file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np, twinheart as th
+    >>> mesh = th.mesh.generate.slab((10.0, 3.0, 3.0), 1.0)
+    >>> heart = th.Heart(mesh, f0=np.tile([1.0, 0.0, 0.0], (mesh.n_tets, 1)))
+    >>> twin = th.Twin(heart, cell="mitchell-schaeffer")
+    >>> beat = th.simulate(twin, th.pace("box:0,0,0,1,3,3"), t_end=30.0, dt=0.05)
+    >>> bool(np.isfinite(beat.lat).all())
+    True
     """
     if not (np.isfinite(t_end) and t_end > 0):
         raise InputError(f"t_end is {t_end} ms, expected a positive number.")
@@ -226,9 +234,9 @@ def simulate(
         repol=repol,
         apd90=repol - lat,
         ecg=ecg,
-        potentials=samples.potentials,
-        t=samples.t,
-        probes=samples.probes,
+        potentials=np.asarray(samples.potentials),
+        t=np.asarray(samples.t),
+        probes=np.asarray(samples.probes),
         vm_file=None if snapshots is None else Path(snapshots),
         result="successful",
         stats=stats,

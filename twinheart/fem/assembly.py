@@ -184,21 +184,34 @@ def stiffness_edges(
     return weights
 
 
-def edges_to_matrix(graph: EdgeGraph, weights: Float[np.ndarray, "edge"]) -> sp.csr_matrix:
-    """Sparse matrix with ``-weights`` off the diagonal and zero row sums (a stiffness matrix)."""
+def edges_to_matrix(graph: EdgeGraph, weights: Float[np.ndarray, "edge"]) -> sp.csr_array:
+    """Sparse matrix with ``-weights`` off the diagonal and zero row sums (a stiffness matrix).
+
+    Parameters
+    ----------
+    graph : EdgeGraph
+        Edges.
+    weights : (edge,) array
+        From `stiffness_edges`.
+
+    Returns
+    -------
+    (node, node) scipy CSR array
+        Symmetric.
+    """
     i, j = graph.edges.T
     n = graph.n_nodes
     diagonal = np.bincount(i, weights, n) + np.bincount(j, weights, n)
     rows = np.concatenate([i, j, np.arange(n)])
     columns = np.concatenate([j, i, np.arange(n)])
     values = np.concatenate([-weights, -weights, diagonal])
-    return sp.coo_matrix((values, (rows, columns)), shape=(n, n)).tocsr()
+    return sp.coo_array((values, (rows, columns)), shape=(n, n)).tocsr()
 
 
 def stiffness(
     mesh: TetMesh,
     tensor: Float[np.ndarray, "tet 3 3"] | Float[np.ndarray, "tet"] | float = 1.0,
-) -> sp.csr_matrix:
+) -> sp.csr_array:
     r"""Stiffness matrix :math:`K_{ij} = \int \nabla N_i \cdot D \nabla N_j`.
 
     Parameters
@@ -210,7 +223,7 @@ def stiffness(
 
     Returns
     -------
-    (node, node) scipy CSR matrix
+    (node, node) scipy CSR array
         Symmetric, rows sum to zero.
 
     Examples
@@ -239,7 +252,7 @@ def lumped_mass(mesh: TetMesh) -> Float[np.ndarray, "node"]:
     return np.bincount(mesh.tets.ravel(), np.repeat(volume / 4.0, 4), mesh.n_nodes)
 
 
-def consistent_mass(mesh: TetMesh) -> sp.csr_matrix:
+def consistent_mass(mesh: TetMesh) -> sp.csr_array:
     r"""Consistent mass matrix :math:`M_{ij} = \int N_i N_j` [mm^3], scipy CSR.
 
     Examples
@@ -255,4 +268,4 @@ def consistent_mass(mesh: TetMesh) -> sp.csr_matrix:
     rows = np.repeat(mesh.tets, 4, axis=1)
     columns = np.tile(mesh.tets, 4)
     shape = (mesh.n_nodes, mesh.n_nodes)
-    return sp.coo_matrix((values.ravel(), (rows.ravel(), columns.ravel())), shape=shape).tocsr()
+    return sp.coo_array((values.ravel(), (rows.ravel(), columns.ravel())), shape=shape).tocsr()

@@ -84,7 +84,20 @@ def rcm_order(graph: EdgeGraph) -> Int[np.ndarray, "node"]:
 
 
 def slot_weights(ell: EllGraph, edge_weights: Float[Array, "edge"]) -> Float[Array, "slot node"]:
-    """Spread edge weights over the slots, zero in the padding; numpy stays numpy, jax jax."""
+    """Spread edge weights over the slots, zero in the padding.
+
+    Parameters
+    ----------
+    ell : EllGraph
+        Where each edge goes.
+    edge_weights : (edge,) array
+        One weight an edge.
+
+    Returns
+    -------
+    (slot, node) array
+        Numpy for numpy, jax for jax (differentiable).
+    """
     xp = np if isinstance(edge_weights, np.ndarray) else jnp
     padded = xp.concatenate([edge_weights, xp.zeros(1, edge_weights.dtype)])
     return padded[ell.slot_edges]

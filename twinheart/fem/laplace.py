@@ -82,7 +82,7 @@ def solve_laplace(
             f"{floating} separate parts of the mesh touch no node with a given value: "
             "keep the part that does, or give values on every part."
         )
-    preconditioner = spla.LinearOperator(inner.shape, matvec=lambda r: r / diagonal)
+    preconditioner = sp.diags_array(1.0 / diagonal)
     u[free], info = spla.cg(
         inner, -(K @ u)[free], rtol=rtol, maxiter=20 * mesh.n_nodes, M=preconditioner
     )

@@ -31,6 +31,7 @@ from twinheart.tissue.stimulus import pace
 _NODES = 64  # of the cable
 _FROM, _TO = 24, 54  # nodes between which the velocity is measured: settled, and clear of the end
 _SAMPLE = 0.5  # ms
+_FINE_DT = 0.01  # ms, for the continuum
 # Above this smoothing the velocity changes by more than a sixth for each 0.05 of it: too fragile.
 _LARGEST_SMOOTHING = 0.95
 
@@ -177,18 +178,23 @@ def continuum_velocity(model: AbstractCellModel, diffusivity: float) -> float:
     diffusivity : float
         Diffusivity [mm^2/ms].
 
+    Returns
+    -------
+    float
+        Velocity.
+
     Raises
     ------
     ModelError
         If the cell model does not conduct.
     """
-    return _continuum_slope(_ByValue(model)) * math.sqrt(diffusivity)
+    return _continuum_slope(_ByValue(model), _FINE_DT) * math.sqrt(diffusivity)
 
 
 @functools.lru_cache(maxsize=64)
-def _continuum_slope(handle: _ByValue) -> float:
+def _continuum_slope(handle: _ByValue, dt: float) -> float:
     """CV / sqrt(D) in the continuum: from two spacings of about the front, extrapolated in h^2."""
-    measure = functools.partial(cable_velocity, handle.model, 0.1, dt=0.01, smoothing=0.65)
+    measure = functools.partial(cable_velocity, handle.model, 0.1, dt=dt, smoothing=0.65)
     rough = float(measure(0.25))
     if rough == 0.0:
         raise ModelError(
@@ -237,7 +243,8 @@ def matched_smoothing(
 
 @functools.lru_cache(maxsize=256)
 def _matched(handle: _ByValue, ratio: float, dt: float) -> float:
-    target = _continuum_slope(handle) * math.sqrt(0.1)
+    # At the same step: the smoothing makes up for the spacing, not for the error in time.
+    target = _continuum_slope(handle, dt) * math.sqrt(0.1)
     measure = functools.partial(cable_velocity, handle.model, 0.1, ratio * math.sqrt(0.1), dt=dt)
     low, high = 0.0, _LARGEST_SMOOTHING
     for _ in range(2):

@@ -5,10 +5,12 @@ The monodomain equation is
 reads :math:`\partial_t V = \nabla \cdot D \nabla V - i_{ion}`, :math:`D = \sigma_m / (\chi C_m)`.
 """
 
+from typing import Any
+
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
 from twinheart.anatomy import Heart
@@ -46,14 +48,14 @@ class Conductivities(eqx.Module):
     [0.0953, 0.0126, 0.0126]
     """
 
-    sigma_il: Array = eqx.field(converter=_scalar)
-    sigma_it: Array = eqx.field(converter=_scalar)
-    sigma_el: Array = eqx.field(converter=_scalar)
-    sigma_et: Array = eqx.field(converter=_scalar)
-    sigma_in: Array = eqx.field(converter=_scalar)
-    sigma_en: Array = eqx.field(converter=_scalar)
-    chi: Array = eqx.field(converter=_scalar)
-    cm: Array = eqx.field(converter=_scalar)
+    sigma_il: Array
+    sigma_it: Array
+    sigma_el: Array
+    sigma_et: Array
+    sigma_in: Array
+    sigma_en: Array
+    chi: Array
+    cm: Array
 
     def __init__(
         self,
@@ -67,11 +69,11 @@ class Conductivities(eqx.Module):
         chi=140.0,
         cm=0.01,
     ):
-        self.sigma_il, self.sigma_it = sigma_il, sigma_it
-        self.sigma_el, self.sigma_et = sigma_el, sigma_et
-        self.sigma_in = sigma_it if sigma_in is None else sigma_in
-        self.sigma_en = sigma_et if sigma_en is None else sigma_en
-        self.chi, self.cm = chi, cm
+        self.sigma_il, self.sigma_it = _scalar(sigma_il), _scalar(sigma_it)
+        self.sigma_el, self.sigma_et = _scalar(sigma_el), _scalar(sigma_et)
+        self.sigma_in = _scalar(sigma_it if sigma_in is None else sigma_in)
+        self.sigma_en = _scalar(sigma_et if sigma_en is None else sigma_en)
+        self.chi, self.cm = _scalar(chi), _scalar(cm)
 
     def __check_init__(self):
         for name, value in vars(self).items():
@@ -106,7 +108,7 @@ def check_positive(name: str, value) -> None:
     ModelError
         Naming the parameter and its value.
     """
-    if isinstance(value, jax.core.Tracer) or not hasattr(value, "__array__"):
+    if isinstance(value, Tracer) or not hasattr(value, "__array__"):
         return  # no number yet (under a JAX transformation) or a placeholder of a PyTree
     number = np.asarray(value)
     if not (np.isfinite(number) & (number > 0)).all():
@@ -147,14 +149,14 @@ class Velocities(eqx.Module):
     0.3
     """
 
-    cv_l: Array = eqx.field(converter=_scalar)
-    cv_t: Array = eqx.field(converter=_scalar)
-    cv_n: Array = eqx.field(converter=_scalar)
+    cv_l: Array
+    cv_t: Array
+    cv_n: Array
     physical: Conductivities
 
     def __init__(self, cv_l=0.6, cv_t=0.3, cv_n=None, *, physical=NIEDERER_2011):
-        self.cv_l, self.cv_t = cv_l, cv_t
-        self.cv_n = cv_t if cv_n is None else cv_n
+        self.cv_l, self.cv_t = _scalar(cv_l), _scalar(cv_t)
+        self.cv_n = _scalar(cv_t if cv_n is None else cv_n)
         self.physical = physical
 
     def __check_init__(self):
@@ -170,7 +172,7 @@ class Velocities(eqx.Module):
 Conduction = Conductivities | Velocities
 
 
-def by_region(heart: Heart, given, kind: str) -> dict[int, object]:
+def by_region(heart: Heart, given: Any, kind: str) -> dict[int, Any]:
     """One entry for every region tag of the heart.
 
     Parameters
@@ -224,7 +226,18 @@ def fibre_frame(heart: Heart) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def region_tensor(heart: Heart, values: dict[int, np.ndarray]) -> Float[np.ndarray, "tet 3 3"]:
     """Tensor of every tetrahedron from its region's values along fibre, sheet and normal.
 
-    Without sheets the values across are averaged.
+    Parameters
+    ----------
+    heart : Heart
+        Fibres and regions.
+    values : dict of int to (3,) array
+        Principal values of each region tag, in any unit; without sheets the two across are
+        averaged.
+
+    Returns
+    -------
+    (tet, 3, 3) array
+        Symmetric tensors in the same unit.
     """
     tensor = np.zeros((heart.mesh.n_tets, 3, 3))
     frame = fibre_frame(heart)

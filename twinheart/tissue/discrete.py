@@ -127,7 +127,7 @@ class Assembly(eqx.Module):
 
         It bounds the explicit step, dt < 2 / lambda; one sliver is enough to make it huge.
         """
-        matrix = edges_to_matrix(self.graph, self.basis.edge_weights(diffusivity))
+        matrix = edges_to_matrix(self.graph, np.asarray(self.basis.edge_weights(diffusivity)))
         value, vector = lambda_max(lambda v: (matrix @ v) / self.lumped, len(self.lumped))
         return value, int(self.order[np.abs(vector).argmax()])
 

