@@ -34,6 +34,9 @@ _SAMPLE = 0.5  # ms
 _FINE_DT = 0.01  # ms, for the continuum
 # Above this smoothing the velocity changes by more than a sixth for each 0.05 of it: too fragile.
 _LARGEST_SMOOTHING = 0.95
+# Where the diffusivity may be tuned as well, it takes over earlier: near block, with a smoothing of
+# 0.95, the velocity jumps and the wanted one may lie in the gap.
+_LARGEST_TUNED = 0.85
 
 
 def lattice_spacing(mesh: TetMesh) -> float:
@@ -296,8 +299,8 @@ def tune_cv(
 ) -> Tuned:
     """Numerical diffusivity that conducts at `velocity` on a mesh of this edge length.
 
-    With the default scheme it departs from the continuum's only where the mesh is too coarse for
-    `matched_smoothing`. Only the diffusion of V_m uses it; the lead field and every gradient of V
+    With the default scheme it departs from the continuum's only where the mesh is so coarse that
+    `matched_smoothing` exceeds 0.85. Only the diffusion of V_m uses it; the lead field and every gradient of V
     keep the physical conductivities.
 
     Parameters
@@ -340,6 +343,7 @@ def tune_cv(
     if smoothing is None:
         matched = scheme is None or (isinstance(scheme, Explicit) and scheme.smoothed)
         smoothing = matched_smoothing(model, continuum, edge, dt=dt) if matched else 0.0
+        smoothing = min(smoothing, _LARGEST_TUNED)
     measure = functools.partial(
         cable_velocity, model, edge=edge, dt=dt, scheme=scheme, smoothing=smoothing
     )
