@@ -25,7 +25,13 @@ from twinheart.ecg.leads import LEADS
 from twinheart.errors import InputError, OutputError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
-from twinheart.report import write_animation, write_ecg_paper, write_map, write_report
+from twinheart.report import (
+    write_animation,
+    write_ecg_panels,
+    write_ecg_paper,
+    write_map,
+    write_report,
+)
 from twinheart.report.ecg_paper import paper_gain
 from twinheart.report.raster import corner_normals, rasterise
 from twinheart.report.scene import CUT, VIEWS, Scene
@@ -283,7 +289,7 @@ def test_drawing_needs_neither_vtk_nor_a_window():
 
 @pytest.mark.parametrize(
     ("low", "high", "step"),
-    [(0, 60, 5), (3, 118, 5), (0, 180, 10), (0, 420, 20), (285, 299, 1), (280, 299, 1), (5, 5, 1)],
+    [(0, 60, 5), (3, 118, 5), (0, 180, 10), (0, 420, 20), (0, 14, 1), (5, 5, 1)],
 )
 def test_isolines_are_at_round_times(low, high, step):
     limits = levels(np.array([float(low), np.nan, float(high)]))
@@ -291,6 +297,10 @@ def test_isolines_are_at_round_times(low, high, step):
     assert limits[0] <= low
     assert limits[-1] >= high
     assert np.allclose(limits / step, np.rint(limits / step))
+
+
+def test_nearly_uniform_repolarisation_is_not_cut_into_noise():
+    assert levels(np.array([289.0, 297.0]), least=5.0).tolist() == [285.0, 290.0, 295.0, 300.0]
 
 
 def test_levels_of_a_map_without_any_value():
@@ -497,6 +507,20 @@ def test_paper_refuses_what_it_cannot_show(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_panels_show_the_leads_that_are_there_and_the_qrs_as_measured(tmp_path):
+    ecg = beats()
+    some = Ecg(ecg.t, np.asarray(ecg.signals)[:, [0, 6]], ("I", "V1"))
+    text = write_ecg_panels(tmp_path / "leads.svg", some).read_text()
+    assert 'width="250mm" height="130mm"' in text
+    assert len(re.findall(r'id="axes_\d+"', text)) == 2
+    assert text.count('id="qrs"') == 2
+    coarse = Ecg(ecg.t[::20], np.asarray(ecg.signals)[::20], ecg.names)
+    plain = write_ecg_panels(tmp_path / "coarse.svg", coarse).read_text()
+    assert 'id="qrs"' not in plain
+    with pytest.raises(InputError, match="none of the twelve leads"):
+        write_ecg_panels(tmp_path / "x.svg", Ecg(ecg.t, np.asarray(ecg.signals)[:, :1], ("vx",)))
+
+
 @pytest.mark.parametrize(("peak", "gain"), [(1.0, 10), (3.0, 10), (0.1, 50), (76.0, 0.5), (0, 10)])
 def test_gain_keeps_the_usual_scale_where_it_suits(peak, gain):
     assert paper_gain(Ecg(np.arange(2.0), np.array([[0.0], [float(peak)]]), ("II",))) == gain
@@ -583,8 +607,8 @@ def test_report_holds_all_pictures_and_asks_for_nothing(report):
     images = page.all("img")
     types = [image["src"].split(";")[0] for image in images]
     assert types == [
-        "data:image/png", "data:image/webp", "data:image/svg+xml", "data:image/png",
-        "data:image/png",
+        "data:image/png", "data:image/webp", "data:image/svg+xml", "data:image/svg+xml",
+        "data:image/png", "data:image/png",
     ]  # fmt: skip
     assert all(len(image["alt"]) > 20 for image in images)
     for image in images:
@@ -700,7 +724,7 @@ def test_report_in_a_browser_asks_for_nothing_and_shows_its_pictures(report, tmp
     found = re.search(r'<pre id="asked">(.*?)</pre>', shown.stdout)
     assert found is not None
     answer = json.loads(found.group(1).replace("&amp;", "&"))
-    assert len(answer["widths"]) == 5
+    assert len(answer["widths"]) == 6
     assert min(answer["widths"]) > 100
     assert all(name.startswith("data:") for name in answer["requests"])
     assert answer["style"] == "grid"

@@ -179,7 +179,7 @@ class _Stage:
         if ecg is not None:
             name = lead if lead in ecg.names else ecg.names[0]
             axes = fig.add_axes(
-                (50 / width, 26 / height, 1 - (50 + 16) / width, (_TRACE - 40) / height)
+                (62 / width, 26 / height, 1 - (62 + 16) / width, (_TRACE - 40) / height)
             )
             axes.plot(np.asarray(ecg.t), np.asarray(ecg[name]), color=INK, lw=1)
             axes.set_xlim(min(float(ecg.t[0]), span[0]), max(float(ecg.t[-1]), span[1], 1e-3))

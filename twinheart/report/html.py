@@ -17,6 +17,7 @@ from twinheart.ecg.files import replacing
 from twinheart.errors import InputError, OutputError
 from twinheart.mesh.quality import mean_edge, volumes
 from twinheart.report.animation import write_animation
+from twinheart.report.ecg_panels import write_ecg_panels
 from twinheart.report.ecg_paper import paper_gain, write_ecg_paper
 from twinheart.report.maps import write_map
 from twinheart.report.scene import Scene
@@ -152,6 +153,7 @@ def _pictures(folder: Path, heart: Heart, beat: "Beat", ecg: Ecg | None) -> Iter
         )
     if ecg is not None:
         yield _ecg_picture(folder, ecg)
+        yield _leads_picture(folder, ecg)
     for name, heading in (("repol", "Repolarisation"), ("apd90", "Action potential duration")):
         if np.isfinite(getattr(beat, name)).any():
             yield _map(folder, scene, beat, name, heading)
@@ -174,6 +176,17 @@ def _ecg_picture(folder: Path, ecg: Ecg) -> _Picture:
     caption = f"{scale}; true to scale in print at 100 %."
     return _Picture(
         "ecg", "12-lead ECG", _data_uri(file), "12-lead ECG on millimetre paper", caption, True
+    )
+
+
+def _leads_picture(folder: Path, ecg: Ecg) -> _Picture:
+    file = write_ecg_panels(folder / "leads.svg", ecg)
+    return _Picture(
+        "leads",
+        "The leads, enlarged",
+        _data_uri(file),
+        "The leads of the ECG, each in a panel of its own",
+        "Limb leads share one scale, precordial leads another. Shaded: QRS as measured.",
     )
 
 
@@ -249,7 +262,7 @@ def _progression(ecg: Ecg) -> dict[str, Any] | None:
     if not np.isfinite(table.r).all():
         return None
     rows = [
-        {"name": name, "r": f"{r:.3g}", "s": f"{s:.3g}"}
+        {"name": name, "r": f"{r:.3f}", "s": f"{s:.3f}"}
         for name, r, s in zip(table.names, table.r, table.s, strict=True)
     ]
     if table.transition is None:

@@ -19,6 +19,8 @@ TITLES = {
     "repol": "Repolarisation time",
     "apd90": "Action potential duration (APD90)",
 }
+# Repolarisation of uniform tissue differs by a few ms from node to node: no structure to draw.
+_LEAST_STEP = {"repol": 5.0, "apd90": 5.0}
 DISCLAIMER = "research software, not for clinical use"
 
 _WIDTH, _HEIGHT, _DPI = 250.0, 168.0, 150.0  # mm, mm, dots an inch
@@ -85,7 +87,7 @@ def write_map(
             f"the map has values of shape {values.shape}; expected one for each of the "
             f"{scene.n_nodes} nodes."
         )
-    limits = levels(values, step=step)
+    limits = levels(values, step=step, least=_LEAST_STEP.get(quantity, 1.0))
     colours = colour_map(quantity)
     fig = figure(_WIDTH, _HEIGHT)
     for index, view in enumerate(VIEWS):

@@ -62,7 +62,9 @@ def rgb(colour: str) -> tuple[float, float, float]:
     return to_rgb(colour)
 
 
-def levels(values: np.ndarray, *, step: float | None = None, most: int = 24) -> np.ndarray:
+def levels(
+    values: np.ndarray, *, step: float | None = None, least: float = 1.0, most: int = 24
+) -> np.ndarray:
     """Band limits at multiples of a round step that span the finite values.
 
     Parameters
@@ -70,7 +72,8 @@ def levels(values: np.ndarray, *, step: float | None = None, most: int = 24) -> 
     values : array
         What is to be shown.
     step : float or None
-        Width of a band; None: 5, 10 or the next round number that gives at most `most` bands.
+        Width of a band; None: 5, 10 or the next round number that gives at most `most` bands, and
+        less than 5 (but not less than `least`) where the values span less than 20.
 
     Returns
     -------
@@ -87,8 +90,7 @@ def levels(values: np.ndarray, *, step: float | None = None, most: int = 24) -> 
     finite = np.asarray(values)[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if step is None:
-        # 1 and 2 only for maps that are nearly uniform
-        steps = _NICE_STEPS if high - low < 20 else _NICE_STEPS[2:]
+        steps = _NICE_STEPS[_NICE_STEPS >= (least if high - low < 20 else 5.0)]
         wide_enough = steps[(high - low) / steps <= most - 1]
         step = float(wide_enough[0]) if wide_enough.size else (high - low) / (most - 1)
     first = np.floor(low / step + 1e-9)
