@@ -2,7 +2,7 @@
 
 
 class TwinheartError(Exception):
-    """Base of every error that the user's input or machine can cause; its text is one clear line."""
+    """Base of every error that input or machine can cause; its text is one clear line."""
 
 
 class InputError(TwinheartError):

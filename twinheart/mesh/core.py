@@ -108,9 +108,7 @@ class TriMesh(eqx.Module):
         if self.points.ndim != 2 or self.points.shape[1] != 3:
             raise MeshError(f"points have shape {self.points.shape}, expected (node, 3).")
         if self.triangles.ndim != 2 or self.triangles.shape[1] != 3:
-            raise MeshError(
-                f"triangles have shape {self.triangles.shape}, expected (triangle, 3)."
-            )
+            raise MeshError(f"triangles have shape {self.triangles.shape}, expected (triangle, 3).")
         _check_connectivity(self.triangles, len(self.points), "triangle")
         self.point_fields = _fields(point_fields or {}, len(self.points), "point")
         self.cell_fields = _fields(cell_fields or {}, len(self.triangles), "cell")

@@ -300,8 +300,8 @@ def tune_cv(
     """Numerical diffusivity that conducts at `velocity` on a mesh of this edge length.
 
     With the default scheme it departs from the continuum's only where the mesh is so coarse that
-    `matched_smoothing` exceeds 0.85. Only the diffusion of V_m uses it; the lead field and every gradient of V
-    keep the physical conductivities.
+    `matched_smoothing` exceeds 0.85. Only the diffusion of V_m uses it; the lead field and every
+    gradient of V keep the physical conductivities.
 
     Parameters
     ----------
