@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for argument in given if argument != "--debug"]
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)  # said, never raised
             warnings.showwarning = _note
             status = typer.main.get_command(app).main(given, "twinheart", standalone_mode=False)
         return status if isinstance(status, int) else 0
