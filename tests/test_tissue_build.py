@@ -11,6 +11,7 @@ import twinheart as th
 from twinheart.cell import MitchellSchaeffer
 from twinheart.errors import InputError, ModelError, SolverError
 from twinheart.tissue import (
+    NIEDERER_2011,
     ConductionWarning,
     Conductivities,
     Explicit,
@@ -212,11 +213,21 @@ def test_conductivities_that_would_block_are_refused_with_the_velocities():
     weak = Conductivities(0.3, 0.0002, 0.6, 0.4)  # across: coupling below the excitation threshold
     with pytest.raises(ModelError, match="across the fibres would block") as caught:
         build(conduction=weak, scheme="lumped", smoothing=None, may_block=False)
-    assert "expected velocity 0 m/s on a spacing of 0.50 mm" in str(caught.value)
+    assert "expected velocity 0.00 m/s on a spacing of 0.50 mm" in str(caught.value)
     expected = float(str(caught.value).split("mm, ")[1].split()[0])
     ideal = continuum_velocity(CELL, float(weak.diffusivity[1]))
     assert expected == pytest.approx(ideal, abs=0.006)  # two digits are printed
     build(conduction=weak, scheme="lumped", smoothing=None, may_block=True)
+
+
+def test_the_benchmark_tissue_is_refused_across_the_fibres_at_half_a_millimetre():
+    """Lumped, it blocks in three dimensions; the default scheme conducts there."""
+    heart = heart_of(th.mesh.generate.slab((2.0, 1.0, 1.0), 0.5))
+    model, stimulus = th.cell.get_model("tentusscher2006-epi"), [pace("box:0,0,0,0.5,1,1")]
+    with pytest.raises(ModelError, match="across the fibres would block"):
+        build_monodomain(heart, model, NIEDERER_2011, stimulus, scheme="lumped")
+    built = build_monodomain(heart, model, NIEDERER_2011, stimulus)
+    assert all(abs(row["velocity_error"]) < 0.02 for row in built.conduction)
 
 
 @pytest.mark.parametrize("edge", [0.5, 1.0])
