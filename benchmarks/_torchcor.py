@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 from _processes import Child, machine, note, write_json
+from _slab import lat_at_points, point_weights
 
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import write_mesh, write_vtx
-from twinheart.tissue.niederer import AMPLITUDE, DURATION, POINTS, SIZE
+from twinheart.tissue.niederer import AMPLITUDE, DURATION, SIZE
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE.parent / ".venv-torchcor"
@@ -120,37 +121,16 @@ def start_torchcor(folder: Path, dx: float, mode: str, platform_: str, options) 
     return Child(command, torchcor_environment(options.eager), folder)
 
 
-def point_weights(mesh: TetMesh) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Nodes and P1 weights of the nine points (in order): four nodes, or one that lies there."""
-    found = []
-    for point in POINTS.values():
-        distance = np.linalg.norm(mesh.points - point, axis=1)
-        if distance.min() < 1e-6:
-            found.append((np.array([distance.argmin()]), np.ones(1)))
-            continue
-        close = mesh.tets[(distance[mesh.tets] < 4.0 * distance.min()).all(axis=1)]
-        edges = mesh.points[close[:, 1:]] - mesh.points[close[:, :1]]
-        offset = np.asarray(point) - mesh.points[close[:, 0]]
-        local = np.linalg.solve(edges.transpose(0, 2, 1), offset[..., None])[..., 0]
-        weights = np.concatenate([1.0 - local.sum(axis=1, keepdims=True), local], axis=1)
-        best = weights.min(axis=1).argmax()
-        found.append((close[best], weights[best]))
-    return found
-
-
 def activation(dx: float, longest: float, child: Child) -> dict[str, Any]:
     """TorchCor's activation times at the nine points [ms]; None where never activated."""
     answer = child.request(t_end=longest, activation=True)
     at_nodes = [math.nan if t is None else t for t in answer["lat_ms"]]
-    lat, start = {}, 0
-    for name, (_nodes, weights) in zip(POINTS, point_weights(slab(SIZE, dx)), strict=True):
-        times = np.array(at_nodes[start : start + len(weights)])
-        start += len(weights)
-        used = weights > 1e-9
-        value = float(weights[used] @ times[used])
-        lat[name] = None if math.isnan(value) else round(value, 4)
+    mesh = slab(SIZE, dx)
+    nodes = np.concatenate([n for n, _ in point_weights(mesh)])
+    everywhere = np.full(mesh.n_nodes, math.nan)
+    everywhere[nodes] = at_nodes
     return {
-        "lat_ms": lat,
+        "lat_ms": lat_at_points(mesh, everywhere),
         "simulated_ms": answer["t_ms"],
         "wall_s": answer["wall_s"],
         "cg_iterations_per_step": answer["cg_iterations_per_step"],

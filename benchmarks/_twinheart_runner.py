@@ -2,11 +2,12 @@
 
 The counterpart of `_torchcor_runner.py`: a process of its own, so that threads and peak memory
 are comparable, which answers one JSON line for every JSON line on stdin
-(``{"dx": mm, "dt": ms, "scheme": name, "t_end": ms}``).
+(``{"dx": mm, "dt": ms, "scheme": name, "t_end": ms, "activation": bool}``; with activation the run
+ends when all is activated). Problems are kept, so that timing them again costs no set-up.
 """
 
+import functools
 import json
-import math
 import os
 import resource
 import sys
@@ -21,24 +22,43 @@ def answer(message: dict) -> None:
     ANSWERS.flush()
 
 
-def serve(request: dict) -> dict:
+@functools.cache
+def problem(dx: float, dt: float, scheme: str):
+    """Mesh and problem."""
+    from twinheart.mesh.generate import slab
+    from twinheart.tissue.niederer import SIZE, build_niederer
+
+    mesh = slab(SIZE, dx)
+    return mesh, build_niederer(mesh, dt, scheme)
+
+
+def serve(dx: float, dt: float, scheme: str, t_end: float, activation: bool) -> dict:
     """One run; a step that the scheme cannot take on this mesh leaves nothing activated."""
+    import numpy as np
+    from _slab import lat_at_points
+
     from twinheart.errors import SolverError
-    from twinheart.tissue.niederer import POINTS, run_niederer
+    from twinheart.tissue.niederer import POINTS
+    from twinheart.tissue.run import run
+
+    def all_activated(state) -> bool:
+        return bool(np.isfinite(state.lat).all())
 
     try:
-        result = run_niederer(**request)
+        mesh, built = problem(dx, dt, scheme)
+        stop = all_activated if activation else None
+        result = run(built, t_end, points=mesh.points, stop=stop)
     except SolverError as error:
         print(error)
         return {"lat_ms": dict.fromkeys(POINTS)}
-    lat = {name: None if math.isnan(t) else t for name, t in result["lat_ms"].items()}
+    lat = built.problem.tissue.to_mesh_order(result.state.lat)
     return {
-        "t_ms": result["steps"] * result["dt_ms"],
-        "wall_s": result["wall_s"],
-        "compile_s": result["compile_s"],
-        "n_nodes": result["n_nodes"],
-        "stages": result["stages"],
-        "lat_ms": lat,
+        "t_ms": result.steps * dt,
+        "wall_s": result.wall_s,
+        "compile_s": result.compile_s,
+        "n_nodes": mesh.n_nodes,
+        "stages": getattr(built.problem.scheme, "stages", None),
+        "lat_ms": lat_at_points(mesh, np.asarray(lat)),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -63,7 +83,7 @@ def main() -> None:
         }
     )
     for line in sys.stdin:
-        answer(serve(json.loads(line)))
+        answer(serve(**json.loads(line)))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ DX, DT = 0.2, 0.02  # mm, ms: the comparison at equal mesh and step
 COARSE_DX = 0.5  # mm: TorchCor's activation times only
 LONGEST = {DX: 90.0, COARSE_DX: 150.0}  # ms
 SPAN = 3.0  # simulated ms of one timing; CG needs fewest iterations then, which favours TorchCor
-FAST_SPAN = 15.0  # ms, where 3 ms would be over too soon to time
+FAST_SPAN = 30.0  # ms, where 3 ms would be over too soon to time
 _MEASURED = ((0.0, 7.0, 0.0), (20.0, 0.0, 0.0), (20.0, 7.0, 3.0), (10.0, 3.5, 1.5))
 ERROR_POINTS = tuple(name for name, place in POINTS.items() if place in _MEASURED)
 # Our settings for the comparison at equal error: edges that divide the slab [mm] and steps [ms].
@@ -59,7 +59,7 @@ def cheapest_as_accurate(own: Child, errors: dict[str, float | None], converged)
     found: dict[str, Any] = dict.fromkeys(errors)
     tried = []
     for dx, dt in sorted(CANDIDATES, key=lambda c: c[0] ** -3 / c[1]):
-        answer = own.request(dx=dx, dt=dt, scheme="default", t_end=120.0)
+        answer = own.request(dx=dx, dt=dt, scheme="default", t_end=120.0, activation=True)
         error = relative_error(answer["lat_ms"], converged)
         note(f"twinheart at {dx:.3g} mm, {dt:g} ms: error {percent(error)}")
         tried.append({"dx_mm": dx, "dt_ms": dt, "error": error} | answer)
@@ -89,7 +89,8 @@ def accuracy(own: Child, torchcor, cache: Path, converged, options) -> dict[str,
             run = cached_activation(cache, dx, mode, LONGEST[dx], torchcor, options)
             found[f"torchcor {mode} {dx:g}"] = run["lat_ms"]
         for scheme in ("default", "lumped"):
-            run = own.request(dx=dx, dt=options.dt, scheme=scheme, t_end=LONGEST[dx])
+            request = {"dx": dx, "dt": options.dt, "scheme": scheme, "t_end": LONGEST[dx]}
+            run = own.request(**request, activation=True)
             found[f"twinheart {scheme} {dx:g}"] = run["lat_ms"]
     return {
         name: {"error": relative_error(lat, converged), "lat_ms": lat}
@@ -114,7 +115,7 @@ def compare(options) -> dict[str, Any]:
             return children[dx, mode]
 
         try:
-            results = options.results / device_folder(own.about, options.threads)
+            results = options.results / own.about["device"].lower().replace(" ", "-")
             cache = results / "torchcor_activation.json"
             accurate = accuracy(own, torchcor, cache, converged, options)
             errors = {mode: accurate[f"torchcor {mode} {DX:g}"]["error"] for mode in MODES}
@@ -132,17 +133,16 @@ def compare(options) -> dict[str, Any]:
 
 def timing(own: Child, torchcor, equal: dict[str, Any], options) -> dict[str, Any]:
     """Both programs at the same mesh and step, and ours at an error no larger than TorchCor's."""
-    same = {"dx": DX, "dt": options.dt, "t_end": options.span}
+    span = {"t_end": options.span, "activation": False}
     requests: dict[str, tuple[Child, dict]] = {}
     for mode in MODES:
-        requests[f"torchcor {mode}"] = (
-            torchcor(DX, mode),
-            {"t_end": options.span, "activation": False},
-        )
-        requests[f"twinheart {mode}"] = own, same | {"scheme": mode}
-        if equal[mode] is not None:
-            fast = {"dx": equal[mode]["dx_mm"], "dt": equal[mode]["dt_ms"], "t_end": FAST_SPAN}
-            requests[f"twinheart as torchcor {mode}"] = own, fast | {"scheme": "default"}
+        requests[f"torchcor {mode}"] = torchcor(DX, mode), span
+        requests[f"twinheart {mode}"] = own, span | {"dx": DX, "dt": options.dt, "scheme": mode}
+        found = equal[mode]
+        if found is not None:
+            fast = {"dx": found["dx_mm"], "dt": found["dt_ms"], "scheme": "default"}
+            long = {"t_end": FAST_SPAN, "activation": False}
+            requests[f"twinheart as torchcor {mode}"] = own, fast | long
     return take_turns(requests)
 
 
@@ -199,13 +199,6 @@ def summary(timed, accurate, equal, own_about, peer_about, options) -> dict[str,
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
     }
-
-
-def device_folder(about: dict[str, Any], threads: int) -> str:
-    """Name of the folder of this device's results."""
-    if about["platform"] == "cpu":
-        return f"cpu-{threads}core"
-    return "-".join(about["device"].lower().split())
 
 
 def table(report: dict[str, Any]) -> str:
