@@ -263,14 +263,10 @@ def test_folder_that_cannot_be_written_is_refused_at_once(heart, tmp_path, capsy
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
 def test_full_disk_leaves_no_partial_file(heart, tmp_path):
-    import resource
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
-
+    # The shell sets the limit: no Python code may run between fork and exec once JAX has threads.
+    limited = ["bash", "-c", 'ulimit -f 6; exec "$@"', "bash"]
     done = subprocess.run(
-        [*PROGRAM, *arguments(heart, tmp_path / "out")],
-        preexec_fn=limit,
+        [*limited, *PROGRAM, *arguments(heart, tmp_path / "out")],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},

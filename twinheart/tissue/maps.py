@@ -15,8 +15,8 @@ def crossing_time(t0, t1, before: NodeField, after: NodeField, level) -> NodeFie
     --------
     >>> import jax.numpy as jnp
     >>> from twinheart.tissue.maps import crossing_time
-    >>> float(crossing_time(0.0, 1.0, jnp.array(-10.0), jnp.array(30.0), 0.0))
-    0.25
+    >>> crossing_time(0.0, 1.0, jnp.array([-10.0]), jnp.array([30.0]), 0.0).tolist()
+    [0.25]
     """
     rise = after - before
     flat = rise == 0.0

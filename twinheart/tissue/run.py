@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,11 +62,12 @@ class VmFile:
     def append(self, t: float, vm: np.ndarray) -> None:
         """Add one snapshot; on failure the partial file is removed."""
         try:
-            rows = len(self.file["t"])
-            self.file["t"].resize(rows + 1, axis=0)
-            self.file["vm"].resize(rows + 1, axis=0)
-            self.file["t"][rows], self.file["vm"][rows] = t, vm
-            self.file.flush()
+            with _later():
+                rows = len(self.file["t"])
+                self.file["t"].resize(rows + 1, axis=0)
+                self.file["vm"].resize(rows + 1, axis=0)
+                self.file["t"][rows], self.file["vm"][rows] = t, vm
+                self.file.flush()
             self._disk.check()
         except OSError as error:
             self.discard()
@@ -84,6 +87,24 @@ class VmFile:
         with contextlib.suppress(OutputError):  # the disk is as full as it was
             self.close()
         self.partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _later():
+    """Put signals off to the end of the block: what they raise inside HDF5 would be lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda number, _: caught.append(number)) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+    for number in caught:
+        signal.raise_signal(number)
 
 
 def _unwritable(path: Path, error: OSError | OutputError) -> OutputError:

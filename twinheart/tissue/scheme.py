@@ -143,7 +143,7 @@ def iterations_needed(dt: float, stiffness: float, *, rtol: float = 1e-6) -> int
     --------
     >>> from twinheart.tissue.scheme import iterations_needed
     >>> iterations_needed(0.02, 50.0)
-    18
+    19
     """
     kappa = (1.0 + dt * stiffness / 2.0) / 0.2
     ratio = (math.sqrt(kappa) - 1.0) / (math.sqrt(kappa) + 1.0)
