@@ -14,7 +14,7 @@ help:
 	@echo "make demo    simulate the bundled heart; pictures and ECG in report/report.html"
 	@echo "make test    lint, type check and run the tests"
 	@echo "make env     create the environment in $(VENV) and nothing else"
-	@echo "make lint    ruff and pyright;   make format: apply ruff's fixes"
+	@echo "make lint    ruff, codespell and pyright;   make format: apply ruff's fixes"
 	@echo "make clean   remove the environment and everything generated"
 
 env: $(STAMP)
@@ -45,6 +45,7 @@ demo: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/pyright
 
 format: env
