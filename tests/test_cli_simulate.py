@@ -12,10 +12,13 @@ import h5py
 import numpy as np
 import pytest
 
+from twinheart.anatomy import demo_heart
 from twinheart.cli import main
+from twinheart.cli.demo import demo_case
 from twinheart.mesh import TetMesh, TriMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import read_mesh, write_mesh
+from twinheart.tissue.stimulus import stimulus_nodes
 
 PROGRAM = [sys.executable, "-c", "import sys; from twinheart.cli import main; sys.exit(main())"]
 STIM = "box:-1,-1,-1,1,9,9"
@@ -277,3 +280,12 @@ def test_full_disk_leaves_no_partial_file(heart, tmp_path):
     assert "Traceback" not in done.stderr
     left = list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else []
     assert [path.name for path in left if "partial" in path.name or path.suffix == ".h5"] == []
+
+
+def test_every_site_of_the_demo_hits_its_endocardium():
+    heart = demo_heart()
+    surface = heart.mesh.point_fields["surf_class"]
+    for stimulus in demo_case()["stimuli"]:
+        hit = stimulus_nodes(heart, stimulus["where"])
+        wanted = 3 if stimulus["name"].startswith("LV") else 4
+        assert (surface[hit] == wanted).any(), stimulus["name"]

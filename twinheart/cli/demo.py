@@ -13,14 +13,15 @@ from twinheart.cli.terminal import say
 # Purkinje network, which carries the front over the rest of the endocardium.
 _SITES = (  # name, x, y, z [mm], onset [ms]
     ("LV septum, middle", -23, -1, -45, 0),
-    ("LV anterior, paraseptal", -10, -22, -30, 2),
-    ("LV posterior, paraseptal", -7, 21, -49, 4),
-    ("LV apex, lateral", 16, 0, -70, 8),
-    ("LV lateral", 23, 4, -35, 12),
-    ("RV septum, apical", -28, 0, -59, 6),
-    ("RV anterior papillary muscle", -52, -13, -42, 8),
-    ("RV inferior", -46, 22, -37, 14),
-    ("RV outflow", -34, -42, -21, 20),
+    ("LV anterior, paraseptal", -10, -22, -30, 0),
+    ("LV posterior, paraseptal", -7, 21, -49, 2),
+    ("LV apex, lateral", 16, 0, -70, 5),
+    ("LV lateral", 23, 4, -35, 10),
+    ("LV posterolateral", 12, 18, -30, 10),
+    ("RV septum, apical", -28, 0, -59, 5),
+    ("RV anterior papillary muscle", -52, -13, -42, 6),
+    ("RV inferior", -46, 22, -37, 10),
+    ("RV outflow", -34, -42, -21, 15),
 )
 _RADIUS = 4  # mm
 
