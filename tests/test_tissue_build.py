@@ -153,11 +153,32 @@ def test_equal_models_in_two_regions_give_the_same_as_one():
     one = lat_of(build(heart))
     two = build(heart, cell={1: MitchellSchaeffer(), 7: MitchellSchaeffer()})
     assert len(two.problem.models) == 2
-    assert sum(two.problem.model_sizes) == MESH.n_nodes
+    assert sum(two.problem.model_sizes) == two.problem.tissue.n_nodes > MESH.n_nodes
     # another order of the nodes: sums round differently
     assert lat_of(two) == pytest.approx(one, abs=tolerances.DEVICE_STEPS * 0.05)
     shared = build(heart, cell={1: CELL, 7: CELL})
     assert len(shared.problem.models) == 1
+
+
+def test_padding_is_alone_and_carries_nothing():
+    heart = heart_of(regions=halves())
+    lead_field = np.random.default_rng(0).normal(size=(2, MESH.n_nodes))
+    built = build(
+        heart, cell={1: MitchellSchaeffer(), 7: MitchellSchaeffer()}, lead_field=lead_field
+    )
+    problem, tissue = built.problem, built.problem.tissue
+    real = np.isin(np.arange(tissue.n_nodes), tissue.place)
+    assert (tissue.n_mesh_nodes, real.sum()) == (MESH.n_nodes, MESH.n_nodes)
+    assert (np.array(problem.model_sizes) % 64 == 0).all()
+    assert (tissue.order[tissue.place] == np.arange(MESH.n_nodes)).all()
+    # no neighbour, no mass of the heart, no stimulus, no voice in the electrodes
+    assert (np.asarray(tissue.columns)[:, ~real] == np.flatnonzero(~real)).all()
+    assert not np.isin(np.asarray(tissue.columns)[:, real], np.flatnonzero(~real)).any()
+    assert not np.asarray(tissue.diffusion)[:, ~real].any()
+    assert not np.asarray(problem.stimulus_masks[0])[~real].any()
+    assert not np.asarray(problem.lead_field)[:, ~real].any()
+    assert tissue.to_mesh_order(problem.lead_field) == pytest.approx(lead_field)
+    assert built.assembly.lumped[real].sum() == pytest.approx(8.0)
 
 
 def test_different_models_act_where_their_regions_are():

@@ -144,7 +144,7 @@ def build_monodomain(
     tissues = by_region(heart, conduction, "conductivity")
     models, node_model = _models_of_nodes(heart, cells)
     diffusivity, weights, report = _diffusivities(heart, cells, tissues, dt, method, smoothing)
-    assembly = assemble(heart, node_model, smoothing=weights)
+    assembly = assemble(heart, node_model, smoothing=weights, pad=True)
     if not may_block:
         _refuse_block(report, lattice_spacing(heart.mesh))
     value, worst = assembly.stiffest(diffusivity)
@@ -155,8 +155,6 @@ def build_monodomain(
         "worst_place_mm": heart.mesh.points[worst].tolist(),
     }
     n, order = heart.mesh.n_nodes, assembly.order
-    place = np.empty(n, dtype=np.int32)
-    place[order] = np.arange(n)
     if lead_field is None:
         lead_field = np.zeros((0, n))
     problem = Monodomain(
@@ -164,16 +162,17 @@ def build_monodomain(
             diffusivity, consistent=isinstance(method, CrankNicolson), dtype=dtype
         ),
         models=tuple(in_node_order(m, order[node_model[order] == k], n) for k, m in models),
-        model_sizes=tuple(int((node_model == k).sum()) for k, _ in models),
+        model_sizes=tuple(int((node_model[order] == k).sum()) for k, _ in models),
         stimuli=tuple(stimuli),
         stimulus_masks=tuple(
-            jnp.asarray(stimulus_nodes(heart, s.where)[order], dtype) for s in stimuli
+            jnp.asarray(assembly.to_node_order(stimulus_nodes(heart, s.where)), dtype)
+            for s in stimuli
         ),
         scheme=_fitted(name, method, dt, stiffness),
         dt=jnp.asarray(dt, dtype=float),
         threshold=jnp.asarray(threshold, dtype=float),
-        lead_field=jnp.asarray(lead_field[:, order], dtype),
-        probes=jnp.asarray(place[np.asarray([] if probes is None else probes, dtype=int)]),
+        lead_field=jnp.asarray(assembly.to_node_order(lead_field), dtype),
+        probes=jnp.asarray(assembly.place[np.asarray([] if probes is None else probes, dtype=int)]),
         block=max(1, round(_BLOCK_MS / dt)),
     )
     return Built(problem, assembly, diffusivity, report, stiffness)

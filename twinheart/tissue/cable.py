@@ -135,7 +135,7 @@ def _velocities(model, values, weights, edge, dt, scheme) -> np.ndarray:
         )
 
     problems = eqx.filter_vmap(problem)(jnp.asarray(values), jnp.asarray(weights))
-    states = eqx.filter_vmap(initial_state)(problems)
+    states = _at_rest(problems)
     # A wave slower than 0.05 m/s counts as blocked; most are far faster and end the loop early.
     for _ in range(math.ceil(_NODES * edge / 0.05 / 10.0)):
         states = _ten_milliseconds(problems, states)
@@ -146,6 +146,9 @@ def _velocities(model, values, weights, edge, dt, scheme) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         travel = lat[:, _TO] - lat[:, _FROM]
     return np.where(travel > 0, (_TO - _FROM) * edge / travel, 0.0)
+
+
+_at_rest = eqx.filter_jit(eqx.filter_vmap(initial_state))
 
 
 @eqx.filter_jit

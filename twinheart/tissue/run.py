@@ -239,7 +239,7 @@ def run(
     vm_file = None
     if snapshots is not None:
         at = done * block_ms if resume else None
-        vm_file = VmFile(snapshots, problem.tissue.n_nodes, resume_at=at)
+        vm_file = VmFile(snapshots, problem.tissue.n_mesh_nodes, resume_at=at)
         if not resume:
             vm_file.append(0.0, problem.tissue.to_mesh_order(state.vm))
     start = time.perf_counter()
