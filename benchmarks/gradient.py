@@ -17,12 +17,13 @@ from niederer import device_folder
 from twinheart.mesh.generate import slab
 from twinheart.tissue import advance, initial_state, solve
 from twinheart.tissue.niederer import build_niederer
+from twinheart.tissue.run import compiler_options
 
 
 def timed(function, *arguments) -> dict[str, float]:
     """Compile apart, run once to warm up and once for the clock."""
     start = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
+    compiled = jax.jit(function).lower(*arguments).compile(compiler_options=compiler_options())
     compile_s = time.perf_counter() - start
     memory = compiled.memory_analysis()
     jax.block_until_ready(compiled(*arguments))
