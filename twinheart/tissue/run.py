@@ -291,10 +291,10 @@ def _advance_chunk(problem: Monodomain, state: State, blocks: int):
     return advance(problem, state, blocks, unroll=default_unroll())
 
 
-def compiler_options() -> dict[str, int]:
+def compiler_options() -> dict[str, str | bool]:
     """Options of XLA with which the time loop is compiled here; for those who compile their own."""
     # Wide vectors save 10 to 15 % on processors that have them; others split them again.
-    return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else {}
+    return {"xla_cpu_prefer_vector_width": "512"} if jax.default_backend() == "cpu" else {}
 
 
 def _check(samples: Samples, problem: Monodomain, points: np.ndarray) -> None:
