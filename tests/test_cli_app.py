@@ -156,6 +156,18 @@ def test_lines_for_the_reader_are_aligned(capsys):
     ]
 
 
+def test_rows_for_the_reader_are_a_table(capsys):
+    rows = [{"region": 1, "axis": "along", "factor": 1.5}, {"region": 12, "axis": "across"}]
+    emit({"conduction": rows, "result": "successful"}, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "conduction",
+        "  region  axis    factor",
+        "  1       along   1.5",
+        "  12      across  -",
+        "result      successful",
+    ]
+
+
 def test_numbers_become_plain():
     assert plain({"n": np.int64(3), "flag": np.True_, "none": None}) == {
         "n": 3,

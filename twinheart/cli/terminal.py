@@ -71,13 +71,28 @@ def emit(record: Mapping[str, Any], *, as_json: bool) -> None:
         text = json.dumps(values)
     else:
         width = max(map(len, values), default=0)
-        text = "\n".join(f"{name:<{width}}  {_in_words(item)}" for name, item in values.items())
+        text = "\n".join(_line(f"{name:<{width}}", item) for name, item in values.items())
     try:
         print(text, flush=True)
     except BrokenPipeError:
         # typer would turn this into a failure of its own kind; the work itself is done.
         drop_stdout()
         raise typer.Exit(128 + 13) from None
+
+
+def _line(name: str, value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return "\n".join([name.rstrip(), *_table(value)])
+    return f"{name}  {_in_words(value)}"
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Indented, aligned lines: the rows' names as the head, then their values."""
+    head = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [head, *([_in_words(row.get(name)) for name in head] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (map(str.ljust, row, widths) for row in cells)
+    return ["  " + "  ".join(line).rstrip() for line in lines]
 
 
 def _in_words(value: Any) -> str:
