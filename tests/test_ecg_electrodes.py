@@ -8,9 +8,9 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from twinheart.anatomy import Heart
+from twinheart.anatomy.frame import heart_frame
 from twinheart.ecg import Electrodes, read_electrodes, standard_12_lead
 from twinheart.ecg.electrodes import STANDARD
-from twinheart.ecg.frame import heart_frame
 from twinheart.errors import InputError, MeshError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab

@@ -10,6 +10,7 @@ import tolerances
 import twinheart as th
 from twinheart.cell import MitchellSchaeffer
 from twinheart.errors import InputError, ModelError, SolverError
+from twinheart.mesh.io import read_mesh
 from twinheart.tissue import (
     NIEDERER_2011,
     ConductionWarning,
@@ -86,6 +87,18 @@ def test_apex_is_the_narrow_end_whatever_the_orientation():
     nodes = stimulus_nodes(heart, "apex")
     assert nodes.any()
     assert x[nodes].max() <= 4.0
+
+
+def test_apex_of_a_wide_heart_without_tags_is_not_at_its_base(data):
+    # A dilated heart is wider across both ventricles than it is long.
+    heart = th.load_heart(data / "biv_crt" / "heart.vtu", max_edge=3.0)
+    endocardium, _ = read_mesh(data / "biv_crt" / "lv_endocardium.obj", length_unit="mm")
+    assert isinstance(endocardium, th.mesh.TriMesh)
+    edges = np.sort(endocardium.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2))
+    edges, times = np.unique(edges, axis=0, return_counts=True)
+    valve = endocardium.points[edges[times == 1]].mean(axis=(0, 1))
+    distance = np.linalg.norm(heart.mesh.points - valve, axis=1)
+    assert distance[stimulus_nodes(heart, "apex")].min() > 0.9 * distance.max()
 
 
 @pytest.mark.parametrize(

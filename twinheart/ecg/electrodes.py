@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from twinheart.anatomy import Heart
-from twinheart.ecg.frame import clearance, heart_frame
+from twinheart.anatomy.frame import clearance, heart_frame
 from twinheart.errors import InputError, UnitError
 from twinheart.units import length_factor
 

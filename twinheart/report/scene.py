@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from twinheart.anatomy import Heart
-from twinheart.ecg.frame import heart_frame
+from twinheart.anatomy.frame import heart_frame
 from twinheart.mesh.quality import boundary_triangles
 from twinheart.report.raster import corner_normals, rasterise
 from twinheart.report.style import INK, MISSING, rgb

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from twinheart.anatomy import Heart
+from twinheart.anatomy.frame import apex_node
 from twinheart.errors import InputError, ModelError
 from twinheart.types import Array
 
@@ -24,7 +25,7 @@ class Stimulus(eqx.Module):
     where : str or (k,) int array
         ``"sphere:x,y,z,r"`` or ``"box:x0,y0,z0,x1,y1,z1"`` [mm], ``"region:TAG"``,
         ``"nodes:FILE.vtx"`` (openCARP node list), ``"apex"`` (3 mm around the node farthest from
-        the open base), or node indices.
+        the base along the long axis), or node indices.
     start, duration : float
         First onset and length of a pulse [ms].
     amplitude : float
@@ -134,7 +135,7 @@ def stimulus_nodes(heart: Heart, where: str | np.ndarray) -> Bool[np.ndarray, "n
     elif kind == "nodes":
         return _mark(chosen, _read_vtx(Path(text)), text)
     elif kind == "apex" and not text:
-        apex = mesh.points[_apex(heart)]
+        apex = mesh.points[apex_node(mesh)]
         chosen = np.linalg.norm(mesh.points - apex, axis=1) <= 3.0
         nearest = ""
     else:
@@ -177,25 +178,6 @@ def _read_vtx(path: Path) -> np.ndarray:
 
     nodes, _ = read_vtx(path)
     return nodes
-
-
-def _apex(heart: Heart) -> int:
-    """Node farthest from the base: from the base tags where there are any, else by shape."""
-    points = heart.mesh.points
-    classes = heart.mesh.point_fields.get("surf_class")
-    if classes is not None and (np.asarray(classes) == 1).any():
-        base = points[np.asarray(classes) == 1].mean(axis=0)
-        return int(np.linalg.norm(points - base, axis=1).argmax())
-    centred = points - points.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred[:: max(1, len(points) // 20000)], full_matrices=False)
-    height = centred @ axes[0]
-    # A ventricle tapers: the apex is the end with the smaller cross-section.
-    span = np.ptp(height)
-    spread = [
-        np.linalg.norm(np.delete(centred @ axes.T, 0, axis=1)[inside], axis=1).mean()
-        for inside in (height > height.max() - 0.2 * span, height < height.min() + 0.2 * span)
-    ]
-    return int(height.argmax() if spread[0] < spread[1] else height.argmin())
 
 
 def pulse_fraction(stimulus: Stimulus, t, dt) -> Array:

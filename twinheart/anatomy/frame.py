@@ -80,12 +80,12 @@ def heart_frame(mesh: TetMesh) -> HeartFrame:
     -----
     The parts of the convex hull that lie far from any wall span the open valve plane: their
     normals, weighted by area and squared distance, give the direction of the base. A closed shape
-    has no such part; its longest principal axis is used. The right ventricle is thin-walled: the
-    filled heart has its centre further to the right than the muscle alone.
+    has no such part; its longest principal axis is used, from its narrow end. The right ventricle
+    is thin-walled: the filled heart has its centre further to the right than the muscle alone.
 
     Examples
     --------
-    >>> from twinheart.ecg.frame import heart_frame
+    >>> from twinheart.anatomy.frame import heart_frame
     >>> from twinheart.mesh.generate import slab
     >>> frame = heart_frame(slab((8.0, 2.0, 2.0), 1.0))
     >>> float(abs(frame.base[0])), frame.rv_known
@@ -118,6 +118,12 @@ def heart_frame(mesh: TetMesh) -> HeartFrame:
         rv = rv - base * (rv @ base)
     rv = rv / np.linalg.norm(rv)
     return HeartFrame(centre + hull_centre, base, rv, np.cross(base, rv), rv_known)
+
+
+def apex_node(mesh: TetMesh) -> int:
+    """Index of the apex: the node farthest from the base along the long axis of `heart_frame`."""
+    nodes = np.unique(mesh.tets)
+    return int(nodes[(mesh.points[nodes] @ heart_frame(mesh).base).argmin()])
 
 
 def clearance(
@@ -173,8 +179,15 @@ def _valve_plane_normal(points: np.ndarray, hull: ConvexHull) -> np.ndarray | No
 
 
 def _long_axis(points: np.ndarray) -> np.ndarray:
+    """Longest principal axis, towards the wider end: a ventricle tapers to its apex."""
     axis = np.linalg.eigh(np.cov(points.T))[1][:, 2]
-    return axis * np.sign(axis[np.argmax(np.abs(axis))])
+    axis = axis * np.sign(axis[np.argmax(np.abs(axis))])
+    height = points @ axis
+    away = np.linalg.norm(points - height[:, None] * axis, axis=1)
+    end = 0.2 * np.ptp(height)
+    low, high = away[height < height.min() + end].mean(), away[height > height.max() - end].mean()
+    # a slab has two equal ends: noise must not choose between them
+    return -axis if low > 1.01 * high else axis
 
 
 def _hull_centroid(points: np.ndarray, hull: ConvexHull) -> np.ndarray:
