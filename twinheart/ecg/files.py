@@ -1,72 +1,19 @@
 """ECG files: CSV, and WFDB records in format 16."""
 
-import contextlib
 import csv
-import os
 import re
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from twinheart.ecg.leads import Ecg
-from twinheart.errors import InputError, OutputError
+from twinheart.errors import InputError
+from twinheart.mesh.io.atomic import written_whole
 
 _MAX_BYTES = 200_000_000
 _MISSING = -32768  # WFDB format 16: a sample that is not there
 _LARGEST = 32767
 _GAIN = 2000.0  # per mV
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary file beside `path` that takes its place when the block ends well.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file to write; its folder must exist.
-
-    Yields
-    ------
-    Path
-        The temporary file, with the suffix of `path`.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written. Nothing is left behind, and an older file stays as it was.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> from twinheart.ecg.files import replacing
-    >>> target = pathlib.Path(tempfile.mkdtemp()) / "note.txt"
-    >>> with replacing(target) as draft:
-    ...     _ = draft.write_text("done")
-    >>> target.read_text()
-    'done'
-    """
-    path = Path(path)
-    draft = None
-    try:
-        handle, draft = tempfile.mkstemp(suffix=path.suffix, prefix=".part-", dir=path.parent)
-        os.close(handle)
-        # mkstemp keeps others out; a result is as readable as any file the user writes
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(draft, 0o666 & ~umask)
-        yield Path(draft)
-        os.replace(draft, path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write '{path}': {error.strerror or error}; choose a folder that exists, is "
-            "writable and has space."
-        ) from error
-    finally:
-        if draft is not None:
-            Path(draft).unlink(missing_ok=True)
 
 
 def write_ecg_csv(path: str | Path, ecg: Ecg) -> None:
@@ -96,7 +43,7 @@ def write_ecg_csv(path: str | Path, ecg: Ecg) -> None:
     array([0.1 , 0.25])
     """
     table = np.column_stack([np.asarray(ecg.t), np.asarray(ecg.signals)])
-    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["t_ms", *(f"{name}_mV" for name in ecg.names)])
         writer.writerows(table.tolist())
@@ -220,9 +167,9 @@ def write_wfdb(path: str | Path, ecg: Ecg) -> list[Path]:
         checksum = (int(column.astype(np.int64).sum()) + 2**15) % 2**16 - 2**15
         header.append(f"{path.name}.dat 16 {_number(g)}(0)/mV 16 0 {column[0]} {checksum} 0 {name}")
     data_file, header_file = (path.with_name(path.name + end) for end in (".dat", ".hea"))
-    with replacing(data_file) as draft:
+    with written_whole(data_file) as draft:
         draft.write_bytes(samples.tobytes())
-    with replacing(header_file) as draft:
+    with written_whole(header_file) as draft:
         draft.write_text("\n".join(header) + "\n", encoding="ascii", errors="replace")
     return [data_file, header_file]
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from twinheart.anatomy import Heart
 from twinheart.ecg import Ecg
-from twinheart.ecg.files import replacing
 from twinheart.errors import InputError
+from twinheart.mesh.io.atomic import written_whole
 from twinheart.report.maps import DISCLAIMER, view_label
 from twinheart.report.scene import CUT, Scene
 from twinheart.report.style import ACCENT, INK, MUTED, colour_map, figure, rgb
@@ -140,7 +140,7 @@ def _save(frames: Iterator["Image"], path: Path, options: dict[str, Any]) -> Non
     if options["format"] == "GIF":
         frames = _one_palette(frames)
     first = next(frames)
-    with replacing(path) as draft:
+    with written_whole(path) as draft:
         first.save(draft, append_images=frames, **options)
 
 

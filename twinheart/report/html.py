@@ -13,8 +13,8 @@ import numpy as np
 from twinheart import __version__
 from twinheart.anatomy import Heart
 from twinheart.ecg import Ecg, qrs_duration, qt_interval, r_wave_progression
-from twinheart.ecg.files import replacing
 from twinheart.errors import InputError, OutputError
+from twinheart.mesh.io.atomic import written_whole
 from twinheart.mesh.quality import mean_edge, volumes
 from twinheart.report.animation import write_animation
 from twinheart.report.ecg_panels import write_ecg_panels
@@ -128,7 +128,7 @@ def write_report(
         provenance=_provenance(heart, beat, twin, provenance or {}),
     )
     path = out_dir / "report.html"
-    with replacing(path) as draft:
+    with written_whole(path) as draft:
         draft.write_text(page, encoding="utf-8")
     return path
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twinheart.ecg.files import replacing
+from twinheart.mesh.io.atomic import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -127,7 +127,7 @@ def save(fig: "Figure", path: str | Path, *, dpi: float = 200.0) -> Path:
         ".pdf": {"CreationDate": None},
     }.get(suffix, {})
     settings: dict[Any, Any] = {"svg.hashsalt": "twinheart", "svg.fonttype": "path"}
-    with replacing(path) as draft, matplotlib.rc_context(settings):
+    with written_whole(path) as draft, matplotlib.rc_context(settings):
         fig.savefig(draft, dpi=dpi, metadata=metadata, facecolor=PAPER)
         if suffix == ".svg":
             _svg_in_millimetres(draft, *(25.4 * size for size in fig.get_size_inches()))
