@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from twinheart.cli.terminal import plain
+
 QUIET = 0.15  # processors that others may keep busy during a timing
 MIN_ROUNDS, MAX_ROUNDS, ATTEMPTS, BUDGET_S = 5, 25, 4, 600.0
 
@@ -128,7 +130,7 @@ def note(text: str) -> None:
 
 
 def write_json(path: Path, value) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all; what is not a number becomes null."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
     os.replace(partial, path)
