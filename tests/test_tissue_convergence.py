@@ -12,7 +12,7 @@ import scipy.linalg
 import tolerances
 
 from twinheart.anatomy import Heart
-from twinheart.cell import AbstractCellModel
+from twinheart.cell import AbstractCellModel, Pulse
 from twinheart.fem import edges_to_matrix
 from twinheart.mesh.generate import slab
 from twinheart.tissue import CrankNicolson, Explicit, Monodomain, advance, initial_state, pace
@@ -29,22 +29,18 @@ class Passive(AbstractCellModel):
     """A leaky membrane, i_ion = g vm: the equation of the tissue is linear."""
 
     name: ClassVar[str] = "passive"
-    state_names: ClassVar[tuple[str, ...]] = ()
     reference: ClassVar[str] = ""
+    initial: ClassVar[dict[str, float]] = {}
+    channels: ClassVar[dict[str, str]] = {}
+    stimulus: ClassVar[Pulse] = Pulse(0.0, 1.0)
 
     g: jax.Array = eqx.field(default=G, converter=lambda x: jnp.asarray(x, float))
 
     def initial_vm(self):
         return jnp.zeros_like(self.g)
 
-    def initial_state(self):
-        return ()
-
     def rates(self, vm, state, i_stim=0.0):
         return self.g * vm, ()
-
-    def physical(self, state):
-        return {}
 
 
 SCHEMES = {

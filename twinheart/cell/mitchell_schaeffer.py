@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from twinheart.cell.model import AbstractCellModel, Gate, Parameter, parameter
+from twinheart.cell.model import AbstractCellModel, Gate, Parameter, Pulse, parameter
 
 
 class MitchellSchaeffer(AbstractCellModel):
@@ -39,24 +39,22 @@ class MitchellSchaeffer(AbstractCellModel):
     """
 
     name: ClassVar[str] = "mitchell-schaeffer"
-    state_names: ClassVar[tuple[str, ...]] = ("h",)
     reference: ClassVar[str] = "doi:10.1016/S0092-8240(03)00041-7"
+    initial: ClassVar[dict[str, float]] = {"h": 1.0}
+    channels: ClassVar[dict[str, str]] = {}
+    stimulus: ClassVar[Pulse] = Pulse(52.0, 1.0)
 
-    tau_in: Parameter = parameter(0.3)
-    tau_out: Parameter = parameter(6.0)
-    tau_open: Parameter = parameter(120.0)
-    tau_close: Parameter = parameter(150.0)
+    tau_in: Parameter = parameter(0.3, "ms")
+    tau_out: Parameter = parameter(6.0, "ms")
+    tau_open: Parameter = parameter(120.0, "ms")
+    tau_close: Parameter = parameter(150.0, "ms")
     v_gate: Parameter = parameter(0.13)
-    v_rest: Parameter = parameter(-85.0)
-    v_peak: Parameter = parameter(40.0)
+    v_rest: Parameter = parameter(-85.0, "mV")
+    v_peak: Parameter = parameter(40.0, "mV")
 
     def initial_vm(self):
         """Rest, v = 0 [mV]."""
         return self.v_rest
-
-    def initial_state(self):
-        """Gate fully open."""
-        return (jnp.ones_like(self.v_rest),)
 
     def rates(self, vm, state, i_stim=0.0):
         """Ionic current [A/F] and the gate; see `AbstractCellModel.rates`."""
@@ -70,7 +68,3 @@ class MitchellSchaeffer(AbstractCellModel):
             rate=jnp.where(is_open, 1 / self.tau_open, 1 / self.tau_close),
         )
         return (outward - inward) * (self.v_peak - self.v_rest), (gate,)
-
-    def physical(self, state):
-        """The gate, dimensionless."""
-        return {"h": (state[0], "1")}

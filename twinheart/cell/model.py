@@ -1,7 +1,8 @@
 """The interface of an ionic cell model: what it offers to pacing, tissue and calibration."""
 
 import abc
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -41,39 +42,78 @@ def as_parameter(value) -> jax.Array:
     return jnp.asarray(value, dtype=dtype if jnp.issubdtype(dtype, jnp.floating) else float)
 
 
-def parameter(default: float) -> Any:
+def parameter(default: float, unit: str = "1") -> Any:
     """Field of a cell model that holds a physical number and can be differentiated."""
-    return eqx.field(default=default, converter=as_parameter)
+    return eqx.field(default=default, converter=as_parameter, metadata={"unit": unit})
+
+
+class Pulse(NamedTuple):
+    """Stimulus that fires a resting cell: amplitude [A/F], positive depolarises; duration [ms]."""
+
+    amplitude: float
+    duration: float
 
 
 class AbstractCellModel(eqx.Module):
     """Ionic model of one cell (or of one cell per node: everything is elementwise).
 
     The transmembrane voltage is not part of the state; it belongs to the tissue. A state is a
-    tuple of arrays in the order of `state_names`; parameters are array leaves, scalars or one
-    value per node.
+    tuple of arrays in the order of `initial`; parameters are array leaves, scalars or one
+    value per node. A model declares its tables and implements `initial_vm` and `rates`.
 
     Attributes
     ----------
     name : str
         Name that `twinheart.cell.get_model` understands.
-    state_names : tuple of str
-        Names of the state variables, without the voltage.
     reference : str
-        DOI of the paper the equations come from.
+        DOI of the paper the equations come from, ``"doi:10...."``.
+    initial : mapping of str to float
+        State variables, without the voltage, and their values at the start in physical units.
+    offsets : mapping of str to float
+        Subtracted in storage from the state variables it names, whose small increments float32
+        would lose beside their size.
+    units : mapping of str to str
+        Unit of each state variable that has one; the others are gates and probabilities, "1".
+    channels : mapping of str to str
+        Current or flux by its name in the field (``"i_na"``, ``"i_kr"``, ``"j_up"``) and the
+        parameter it is proportional to: what drugs, diseases and scalings act on.
+    stimulus : Pulse
+        Stimulus of the paper.
+    dt : float
+        Recommended time step [ms], at which the errors stated in the tests hold.
     """
 
     name: eqx.AbstractVar[str]
-    state_names: eqx.AbstractVar[tuple[str, ...]]
     reference: eqx.AbstractVar[str]
+    initial: eqx.AbstractVar[Mapping[str, float]]
+    channels: eqx.AbstractVar[Mapping[str, str]]
+    stimulus: eqx.AbstractVar[Pulse]
+    offsets: ClassVar[Mapping[str, float]] = {}
+    units: ClassVar[Mapping[str, str]] = {}
+    dt: ClassVar[float] = 0.02
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the state variables, without the voltage."""
+        return tuple(self.initial)
 
     @abc.abstractmethod
     def initial_vm(self) -> jax.Array:
-        """Transmembrane voltage at the start [mV], a scalar."""
+        """Transmembrane voltage at the start [mV]."""
 
-    @abc.abstractmethod
     def initial_state(self) -> State:
-        """State at the start, one scalar per entry of `state_names`."""
+        """State at the start, as stored, one scalar per entry of `initial`."""
+        return tuple(
+            as_parameter(value - self.offsets.get(name, 0.0))
+            for name, value in self.initial.items()
+        )
+
+    def physical(self, state: State) -> dict[str, tuple[jax.Array, str]]:
+        """State as ``{name: (value, unit)}`` in physical units, whatever is stored inside."""
+        return {
+            name: (x + self.offsets[name] if name in self.offsets else x, self.units.get(name, "1"))
+            for name, x in zip(self.initial, state, strict=True)
+        }
 
     @abc.abstractmethod
     def rates(
@@ -98,7 +138,3 @@ class AbstractCellModel(eqx.Module):
         rates : tuple
             For each state variable a `Gate`, or its time derivative [its unit per ms].
         """
-
-    @abc.abstractmethod
-    def physical(self, state: State) -> dict[str, tuple[jax.Array, str]]:
-        """State as ``{name: (value, unit)}`` in physical units, whatever is stored inside."""

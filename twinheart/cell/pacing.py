@@ -39,10 +39,10 @@ def pace_cell(
     *,
     n_beats: int = 1,
     bcl: float | int = 1000.0,
-    amplitude: Any = 52.0,
-    duration: float | int = 1.0,
+    amplitude: Any = None,
+    duration: float | int | None = None,
     start: float | int = 0.0,
-    dt: float | int = 0.02,
+    dt: float | int | None = None,
     sample_every: float | int | None = None,
     keep_beats: int | None = None,
     initial: tuple[jax.Array, State] | None = None,
@@ -57,16 +57,17 @@ def pace_cell(
         Number of stimuli.
     bcl : float
         Basic cycle length [ms], a multiple of `dt`.
-    amplitude : float or (node,) array
-        Stimulus current [A/F], positive depolarises. The default, 52 A/F for 1 ms, is that of
-        the published ten Tusscher files.
-    duration, start : float
-        Duration of the stimulus and its delay in each cycle [ms].
+    amplitude : float or (node,) array, optional
+        Stimulus current [A/F], positive depolarises; by default that of the model.
+    duration : float, optional
+        Duration of the stimulus [ms]; by default that of the model.
+    start : float
+        Delay of the stimulus in each cycle [ms].
 
     Other Parameters
     ----------------
-    dt : float
-        Time step [ms].
+    dt : float, optional
+        Time step [ms]; by default the one recommended for the model.
     sample_every : float, optional
         Sampling interval [ms], a divisor of `bcl` and a multiple of `dt`; default every step.
     keep_beats : int, optional
@@ -98,6 +99,9 @@ def pace_cell(
     (5001,)
     """
     keep_beats = n_beats if keep_beats is None else keep_beats
+    amplitude = model.stimulus.amplitude if amplitude is None else amplitude
+    duration = model.stimulus.duration if duration is None else duration
+    dt = model.dt if dt is None else dt
     sample_every = dt if sample_every is None else sample_every
     if not (dt > 0 and duration > 0 and bcl > 0 and n_beats >= keep_beats >= 1 and start >= 0):
         raise ModelError(

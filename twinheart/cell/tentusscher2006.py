@@ -12,7 +12,7 @@ from twinheart.cell.elementary import (
     inverses,
     powerable_exp,
 )
-from twinheart.cell.model import AbstractCellModel, Gate, Parameter, as_parameter, parameter
+from twinheart.cell.model import AbstractCellModel, Gate, Parameter, Pulse, as_parameter, parameter
 from twinheart.errors import ModelError
 
 GAS_CONSTANT = 8314.472  # mJ/(mol K)
@@ -66,52 +66,52 @@ class TenTusscher2006(AbstractCellModel):
     """
 
     variant: str = eqx.field(default="epi", static=True)
-    g_to: Parameter = None  # nS/pF; None: of the variant
-    g_ks: Parameter = None  # nS/pF; None: of the variant
-    g_na: Parameter = parameter(14.838)  # nS/pF
-    g_bna: Parameter = parameter(0.00029)  # nS/pF
-    g_cal: Parameter = parameter(3.98e-5)  # l/(F ms)
-    g_bca: Parameter = parameter(0.000592)  # nS/pF
-    g_kr: Parameter = parameter(0.153)  # nS/pF
-    g_k1: Parameter = parameter(5.405)  # nS/pF
-    g_pk: Parameter = parameter(0.0146)  # nS/pF
-    g_pca: Parameter = parameter(0.1238)  # pA/pF
-    p_nak: Parameter = parameter(2.724)  # pA/pF
-    k_naca: Parameter = parameter(1000.0)  # pA/pF
-    p_kna: Parameter = parameter(0.03)  # 1
-    k_mk: Parameter = parameter(1.0)  # mM
-    k_mna: Parameter = parameter(40.0)  # mM
-    k_sat: Parameter = parameter(0.1)  # 1
-    alpha: Parameter = parameter(2.5)  # 1
-    km_ca: Parameter = parameter(1.38)  # mM
-    km_nai: Parameter = parameter(87.5)  # mM
-    k_pca: Parameter = parameter(0.0005)  # mM
-    vmax_up: Parameter = parameter(0.006375)  # mM/ms
-    k_up: Parameter = parameter(0.00025)  # mM
-    v_rel: Parameter = parameter(0.102)  # 1/ms
-    v_leak: Parameter = parameter(0.00036)  # 1/ms
-    v_xfer: Parameter = parameter(0.0038)  # 1/ms
-    k1_prime: Parameter = parameter(0.15)  # 1/(mM^2 ms)
-    k2_prime: Parameter = parameter(0.045)  # 1/(mM ms)
-    k3: Parameter = parameter(0.06)  # 1/ms
-    k4: Parameter = parameter(0.005)  # 1/ms
-    ec: Parameter = parameter(1.5)  # mM
-    max_sr: Parameter = parameter(2.5)  # 1
-    min_sr: Parameter = parameter(1.0)  # 1
-    buf_c: Parameter = parameter(0.2)  # mM
-    k_buf_c: Parameter = parameter(0.001)  # mM
-    buf_sr: Parameter = parameter(10.0)  # mM
-    k_buf_sr: Parameter = parameter(0.3)  # mM
-    buf_ss: Parameter = parameter(0.4)  # mM
-    k_buf_ss: Parameter = parameter(0.00025)  # mM
-    na_o: Parameter = parameter(140.0)  # mM
-    k_o: Parameter = parameter(5.4)  # mM
-    ca_o: Parameter = parameter(2.0)  # mM
-    temperature: Parameter = parameter(310.0)  # K
-    capacitance: Parameter = parameter(0.185)  # nF
-    v_c: Parameter = parameter(0.016404)  # nl
-    v_sr: Parameter = parameter(0.001094)  # nl
-    v_ss: Parameter = parameter(5.468e-5)  # nl
+    g_to: Parameter = eqx.field(default=None, metadata={"unit": "nS/pF"})  # None: of the variant
+    g_ks: Parameter = eqx.field(default=None, metadata={"unit": "nS/pF"})  # None: of the variant
+    g_na: Parameter = parameter(14.838, "nS/pF")
+    g_bna: Parameter = parameter(0.00029, "nS/pF")
+    g_cal: Parameter = parameter(3.98e-5, "l/(F ms)")
+    g_bca: Parameter = parameter(0.000592, "nS/pF")
+    g_kr: Parameter = parameter(0.153, "nS/pF")
+    g_k1: Parameter = parameter(5.405, "nS/pF")
+    g_pk: Parameter = parameter(0.0146, "nS/pF")
+    g_pca: Parameter = parameter(0.1238, "pA/pF")
+    p_nak: Parameter = parameter(2.724, "pA/pF")
+    k_naca: Parameter = parameter(1000.0, "pA/pF")
+    p_kna: Parameter = parameter(0.03)
+    k_mk: Parameter = parameter(1.0, "mM")
+    k_mna: Parameter = parameter(40.0, "mM")
+    k_sat: Parameter = parameter(0.1)
+    alpha: Parameter = parameter(2.5)
+    km_ca: Parameter = parameter(1.38, "mM")
+    km_nai: Parameter = parameter(87.5, "mM")
+    k_pca: Parameter = parameter(0.0005, "mM")
+    vmax_up: Parameter = parameter(0.006375, "mM/ms")
+    k_up: Parameter = parameter(0.00025, "mM")
+    v_rel: Parameter = parameter(0.102, "1/ms")
+    v_leak: Parameter = parameter(0.00036, "1/ms")
+    v_xfer: Parameter = parameter(0.0038, "1/ms")
+    k1_prime: Parameter = parameter(0.15, "1/(mM^2 ms)")
+    k2_prime: Parameter = parameter(0.045, "1/(mM ms)")
+    k3: Parameter = parameter(0.06, "1/ms")
+    k4: Parameter = parameter(0.005, "1/ms")
+    ec: Parameter = parameter(1.5, "mM")
+    max_sr: Parameter = parameter(2.5)
+    min_sr: Parameter = parameter(1.0)
+    buf_c: Parameter = parameter(0.2, "mM")
+    k_buf_c: Parameter = parameter(0.001, "mM")
+    buf_sr: Parameter = parameter(10.0, "mM")
+    k_buf_sr: Parameter = parameter(0.3, "mM")
+    buf_ss: Parameter = parameter(0.4, "mM")
+    k_buf_ss: Parameter = parameter(0.00025, "mM")
+    na_o: Parameter = parameter(140.0, "mM")
+    k_o: Parameter = parameter(5.4, "mM")
+    ca_o: Parameter = parameter(2.0, "mM")
+    temperature: Parameter = parameter(310.0, "K")
+    capacitance: Parameter = parameter(0.185, "nF")
+    v_c: Parameter = parameter(0.016404, "nl")
+    v_sr: Parameter = parameter(0.001094, "nl")
+    v_ss: Parameter = parameter(5.468e-5, "nl")
 
     reference: ClassVar[str] = "doi:10.1152/ajpheart.00109.2006"
     initial: ClassVar[dict[str, float]] = {
@@ -136,7 +136,25 @@ class TenTusscher2006(AbstractCellModel):
     }
     # Subtracted from the concentrations in storage [mM].
     offsets: ClassVar[dict[str, float]] = {"ca_sr": 3.64, "na_i": 8.604, "k_i": 136.89}
-    state_names: ClassVar[tuple[str, ...]] = tuple(initial)
+    units: ClassVar[dict[str, str]] = dict.fromkeys(("ca_i", "ca_ss", "ca_sr", "na_i", "k_i"), "mM")
+    channels: ClassVar[dict[str, str]] = {
+        "i_na": "g_na",
+        "i_to": "g_to",
+        "i_cal": "g_cal",
+        "i_kr": "g_kr",
+        "i_ks": "g_ks",
+        "i_k1": "g_k1",
+        "i_pk": "g_pk",
+        "i_nak": "p_nak",
+        "i_naca": "k_naca",
+        "i_pca": "g_pca",
+        "i_bna": "g_bna",
+        "i_bca": "g_bca",
+        "j_up": "vmax_up",
+        "j_rel": "v_rel",
+        "j_leak": "v_leak",
+    }
+    stimulus: ClassVar[Pulse] = Pulse(52.0, 1.0)
 
     def __post_init__(self):
         if self.variant not in _G_TO:
@@ -155,23 +173,6 @@ class TenTusscher2006(AbstractCellModel):
     def initial_vm(self):
         """Resting voltage of the N-version benchmark [mV]."""
         return as_parameter(-85.23)
-
-    def initial_state(self):
-        """State of the N-version benchmark (Niederer 2011)."""
-        return tuple(
-            as_parameter(value - self.offsets.get(name, 0.0))
-            for name, value in self.initial.items()
-        )
-
-    def physical(self, state):
-        """Gates (1) and concentrations (mM); see `AbstractCellModel.physical`."""
-        return {
-            name: (
-                x + self.offsets[name] if name in self.offsets else x,
-                "mM" if name.startswith(("ca_", "na_", "k_")) else "1",
-            )
-            for name, x in zip(self.state_names, state, strict=True)
-        }
 
     def rates(self, vm, state, i_stim=0.0):
         """Ionic current [A/F], gates and concentrations; see `AbstractCellModel.rates`.
