@@ -289,3 +289,27 @@ def test_every_site_of_the_demo_hits_its_endocardium():
         hit = stimulus_nodes(heart, stimulus["where"])
         wanted = 3 if stimulus["name"].startswith("LV") else 4
         assert (surface[hit] == wanted).any(), stimulus["name"]
+
+
+def test_a_slab_needs_no_file(tmp_path, capsys):
+    more = ("--conductivity", "niederer2011", "--no-report", "--electrodes", "none", "--json")
+    where = ("--heart", "slab:6,2,2,0.5", "--stim", "box:0,0,0,1,2,2", "--out", str(tmp_path / "o"))
+    cell = ("--cell", "mitchell-schaeffer", "--t-end", "20", "--dt", "0.05")
+    assert main(["simulate", *where, *cell, *more]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["n_nodes"] == 13 * 5 * 5
+    assert summary["activated_fraction"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("slab:20,7,3", "expected slab:x,y,z,edge"),
+        ("slab:a,7,3,1", "expected slab:x,y,z,edge"),
+        ("slab:20,7,3,0.7", "not a multiple of the edge"),
+    ],
+)
+def test_a_wrong_slab_is_refused(text, wrong, tmp_path, capsys):
+    given = ("--heart", text, "--stim", "box:0,0,0,1,2,2", "--out", str(tmp_path / "o"))
+    assert main(["simulate", *given]) == 2
+    assert wrong in last_error(capsys)

@@ -35,6 +35,8 @@ def build_heart(case: Case) -> "Heart":
     section = case.heart
     if section.file == "demo":
         heart = _demo_heart(section.max_edge)
+    elif section.file.startswith("slab:"):
+        heart = _slab(section.file)
     else:
         from twinheart.anatomy import read_heart
 
@@ -50,6 +52,20 @@ def _demo_heart(max_edge: float | None) -> "Heart":
     from twinheart.anatomy.demo import DEMO_EDGE, demo_heart
 
     return demo_heart(edge=DEMO_EDGE if max_edge is None else min(DEMO_EDGE, max_edge))
+
+
+def _slab(text: str) -> "Heart":
+    from twinheart.anatomy import Heart
+    from twinheart.mesh.generate import slab
+
+    try:
+        *size, edge = (float(number) for number in text.removeprefix("slab:").split(","))
+    except ValueError:
+        size, edge = [], 0.0
+    if len(size) != 3:
+        raise InputError(f"heart.file is '{text}', expected slab:x,y,z,edge with lengths in mm.")
+    mesh = slab(size, edge)
+    return Heart(mesh, f0=np.tile([1.0, 0.0, 0.0], (mesh.n_tets, 1)))
 
 
 def _with_fibres(heart: "Heart", section: HeartSection) -> "Heart":

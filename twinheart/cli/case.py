@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from twinheart.cell.registry import is_model_file
 from twinheart.errors import InputError
 
 MAX_BYTES = 1_000_000  # a case file is a page of text; anything larger is not one
@@ -37,7 +38,8 @@ class HeartSection(Section):
     file: str = key(
         "demo",
         text="Tetrahedral mesh with fibres and region tags (VTU, VTK, MSH, XDMF, openCARP .pts); "
-        "'demo' is the heart that comes with twinheart.",
+        "'demo' is the heart that comes with twinheart; 'slab:20,7,3,0.5' a block of these lengths "
+        "and this edge, in mm, with fibres along x.",
     )
     length_unit: Literal["um", "mm", "cm", "m"] | None = key(
         None, text="Unit of the coordinates in the file; told from the size of the heart if absent."
@@ -256,8 +258,14 @@ def read_case(path: str | Path, overrides: Mapping[str, Any] | None = None) -> C
     path = Path(path)
     table = _load_toml(path)
     folder = path.resolve().parent
-    for dotted in ("heart.file", "ecg.electrodes", "output.folder"):
-        _make_absolute(table, dotted, folder)
+    for dotted in PATHS:
+        section, name = dotted.split(".")
+        values = table.get(section)
+        if isinstance(values, dict) and name in values:
+            values[name] = located(dotted, values[name], folder)
+    cells = table.get("cells")
+    for region in _tables(cells.get("regions") if isinstance(cells, dict) else None):
+        region["model"] = located("cells.model", region.get("model"), folder)
     for stimulus in _tables(table.get("stimuli")):
         where = stimulus.get("where")
         if isinstance(where, str) and where.startswith("nodes:"):
@@ -328,15 +336,17 @@ def _tables(value: Any) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item, dict)]
 
 
-def _make_absolute(table: dict[str, Any], dotted: str, folder: Path) -> None:
-    section, name = dotted.split(".")
-    values = table.get(section)
-    value = values.get(name) if isinstance(values, dict) else None
-    if isinstance(values, dict) and isinstance(value, str) and value not in KEYWORDS:
-        values[name] = str(folder / Path(value).expanduser())
+PATHS = ("heart.file", "cells.model", "ecg.electrodes", "output.folder")
+KEYWORDS = ("demo", "standard", "none")  # values of these keys that are no paths
 
 
-KEYWORDS = ("demo", "standard", "none")  # values of path keys that are no paths
+def located(dotted: str, value: Any, folder: Path) -> Any:
+    """Value of a key of `PATHS`, absolute if it names a file: relative ones are in `folder`."""
+    if not isinstance(value, str) or value in KEYWORDS or value.startswith("slab:"):
+        return value
+    if dotted == "cells.model" and not is_model_file(value):
+        return value
+    return str(folder / Path(value).expanduser())
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -24,10 +24,10 @@ _CaseFile = Annotated[
     Path | None,
     typer.Argument(metavar="CASE.toml", help="Case file; options below replace its keys."),
 ]
-_Heart = Annotated[Text, _option("Mesh file, or 'demo' for the bundled heart.", _HEART)]
+_Heart = Annotated[Text, _option("Mesh file, 'demo', or 'slab:20,7,3,0.5' (mm).", _HEART)]
 _Unit = Annotated[Text, _option("um, mm, cm or m; told from the size if absent.", _HEART)]
 _MaxEdge = Annotated[Number, _option("Refine to this mean edge length, in mm.", _HEART)]
-_Cell = Annotated[Text, _option("Name of the cell model.", _TISSUE)]
+_Cell = Annotated[Text, _option("Name of the cell model, or a CellML or mmt file.", _TISSUE)]
 _CvL = Annotated[Number, _option("Velocity along the fibres, in m/s.", _TISSUE)]
 _CvT = Annotated[Number, _option("Velocity across the fibres, in m/s.", _TISSUE)]
 _Set = Annotated[
@@ -88,7 +88,7 @@ def simulate(
         _write_example(case_file or Path("case.toml"), as_json)
         return
     overrides: dict[str, Any] = {
-        "heart.file": _absolute(heart, "demo"),
+        "heart.file": heart,
         "heart.length_unit": length_unit,
         "heart.max_edge": max_edge,
         "cells.model": cell,
@@ -100,17 +100,16 @@ def simulate(
         "simulation.t_end": t_end,
         "simulation.dt": dt,
         "simulation.scheme": scheme,
-        "ecg.electrodes": _absolute(electrodes, "standard", "none"),
-        "output.folder": None if out is None else str(out.absolute()),
+        "ecg.electrodes": electrodes,
+        "output.folder": None if out is None else str(out),
         "output.snapshot_every": snapshot_every,
         "output.report": report,
     }
+    from twinheart.cli.case import PATHS, located
+
     given = {dotted: value for dotted, value in overrides.items() if value is not None}
+    given |= {dotted: located(dotted, given[dotted], Path.cwd()) for dotted in PATHS & given.keys()}
     run_and_emit(_case(case_file, given), resume=resume, as_json=as_json)
-
-
-def _absolute(name: str | None, *keywords: str) -> str | None:
-    return name if name is None or name in keywords else str(Path(name).expanduser().absolute())
 
 
 def _case(case_file: Path | None, given: dict[str, Any]) -> "Case":
