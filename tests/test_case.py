@@ -48,7 +48,7 @@ def flat(table, path=""):
     names = set()
     for name, value in table.items():
         inner = value[0] if isinstance(value, list) and isinstance(value[0], dict) else value
-        is_table = isinstance(inner, dict) and name != "parameters"
+        is_table = isinstance(inner, dict) and name not in ("parameters", "channels")
         names |= flat(inner, f"{path}{name}.") if is_table else {path + name}
     return names
 

@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twinheart.cli.case import Case, ConductionSection, HeartSection
+from twinheart.cli.case import (
+    Case,
+    CellFieldSection,
+    CellRegion,
+    CellsSection,
+    ConductionSection,
+    HeartSection,
+)
 from twinheart.cli.terminal import say
 from twinheart.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from twinheart.anatomy import Heart
+    from twinheart.cell import AbstractCellModel
     from twinheart.ecg import Electrodes
     from twinheart.tissue import Conductivities, Stimulus, Velocities
     from twinheart.twin import Twin
@@ -147,17 +155,68 @@ def _check_tags(kind: str, tags: list[int], heart: "Heart") -> None:
 
 
 def _cells(case: Case, heart: "Heart") -> Any:
-    from twinheart.cell import get_model
-
     section = case.cells
-    base = get_model(section.model, **section.parameters)
+    base = _cell(section, heart, where="cells")
     if not section.regions:
         return base
     _check_tags("cells", [region.tag for region in section.regions], heart)
     cells = dict.fromkeys(np.unique(heart.regions).tolist(), base)
-    for region in section.regions:
-        cells[region.tag] = get_model(region.model, **region.parameters)
+    for k, region in enumerate(section.regions, start=1):
+        cells[region.tag] = _cell(_on_top(section, region), heart, where=f"cells.regions[{k}]")
     return cells
+
+
+def _on_top(whole: CellsSection, region: CellRegion) -> CellsSection:
+    """The cells of a region: of its own model, or those of the whole heart; its keys on top."""
+    start = whole if region.model is None else CellsSection(model=region.model, drugs=whole.drugs)
+    channels = dict(start.channels)
+    for name, factor in region.channels.items():
+        channels[name] = channels.get(name, 1.0) * factor
+    return CellsSection(
+        model=start.model,
+        parameters={**start.parameters, **region.parameters},
+        condition=start.condition if region.condition is None else region.condition,
+        channels=channels,
+        drugs=[*start.drugs, *region.drugs],
+        fields=[*start.fields, *region.fields],
+    )
+
+
+def _cell(section: CellsSection, heart: "Heart", where: str) -> "AbstractCellModel":
+    """Cell model of a section: parameters first, then disease, channels, fields and drugs."""
+    from twinheart.cell import apply_condition, apply_drug, get_model, scale_channels
+
+    cell = get_model(section.model, **section.parameters)
+    try:
+        if section.condition != "none":
+            cell = apply_condition(cell, section.condition)
+        cell = scale_channels(cell, section.channels)
+        for entry in section.fields:
+            cell = scale_channels(cell, {entry.channel: _field_factor(entry, heart)})
+        for drug in section.drugs:
+            cell = apply_drug(
+                cell, drug.name, concentration_nm=drug.concentration_nm, cmax=drug.cmax
+            )
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from None
+    return cell
+
+
+def _field_factor(entry: CellFieldSection, heart: "Heart") -> np.ndarray:
+    """Factor of every node: at_zero + (at_one - at_zero) times the field."""
+    fields = heart.mesh.point_fields
+    if entry.field not in fields:
+        known = [name for name, values in fields.items() if np.ndim(values) == 1]
+        hint = f"the mesh has {', '.join(known)}" if known else "the mesh has none"
+        raise ModelError(f"no point field '{entry.field}' for {entry.channel}; {hint}.")
+    values = np.asarray(fields[entry.field], dtype=float).squeeze()
+    if values.shape != (heart.mesh.n_nodes,):
+        raise ModelError(f"point field '{entry.field}' has more than one number a node.")
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"point field '{entry.field}' is no number at {np.sum(~np.isfinite(values))} nodes."
+        )
+    return entry.at_zero + (entry.at_one - entry.at_zero) * values
 
 
 def _conduction(section: ConductionSection, heart: "Heart") -> Any:

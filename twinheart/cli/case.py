@@ -70,16 +70,48 @@ class HeartSection(Section):
     )
 
 
+class DrugSection(Section):
+    """A drug in the blood; several act together. Its dose is given in one of the two ways."""
+
+    name: str = key(text="Name of a drug of the CiPA training set.")
+    cmax: float | None = key(
+        None, text="Concentration as a multiple of the therapeutic peak.", ge=0
+    )
+    concentration_nm: float | None = key(None, text="Free concentration.", unit="nM", ge=0)
+
+
+class CellFieldSection(Section):
+    """A channel that varies over the heart: its factor is linear in a field of the mesh."""
+
+    channel: str = key(text="Name of the channel, such as 'i_ks', or of the parameter.")
+    field: str = key(
+        text="Point field of the mesh with one number a node, such as 'transmural' (0 at the "
+        "endocardium, 1 at the epicardium)."
+    )
+    at_zero: float = key(1.0, text="Factor where the field is 0.", ge=0)
+    at_one: float = key(1.0, text="Factor where the field is 1.", ge=0)
+
+
 class CellRegion(Section):
-    """A region of the heart with a cell model of its own."""
+    """A region with other cells: those of [cells], changed by what is given here."""
 
     tag: int = key(text="Region tag in the mesh.")
-    model: str = key(text="Name of the cell model in this region.")
-    parameters: dict[str, float] = key({}, text="Parameters that differ from the paper's.")
+    model: str | None = key(
+        None,
+        text="Name of another cell model; of [cells] nothing but the drugs acts on it. Absent: "
+        "the cells are those of [cells].",
+    )
+    parameters: dict[str, float] = key({}, text="Parameters that differ.")
+    condition: str | None = key(
+        None, text="Disease, instead of that of [cells]; 'none' for a healthy region."
+    )
+    channels: dict[str, float] = key({}, text="Factors, on top of those of [cells].")
+    drugs: list[DrugSection] = key([], text="Drugs, beside those of [cells].")
+    fields: list[CellFieldSection] = key([], text="Channels that vary, beside those of [cells].")
 
 
 class CellsSection(Section):
-    """The cell model, and regions that differ."""
+    """The cell model, what modifies it, and regions that differ."""
 
     model: str = key(
         "tentusscher2006-epi",
@@ -89,7 +121,13 @@ class CellsSection(Section):
     parameters: dict[str, float] = key(
         {}, text="Parameters that differ from the paper's, by name, in the units of the model."
     )
-    regions: list[CellRegion] = key([], text="Regions with another cell model or parameters.")
+    condition: str = key("none", text="Name of a disease that changes the cells, such as 'lqt2'.")
+    channels: dict[str, float] = key(
+        {}, text="Factors on channels, such as i_kr = 0.5, or on parameters."
+    )
+    drugs: list[DrugSection] = key([], text="Drugs.")
+    fields: list[CellFieldSection] = key([], text="Channels that vary over the heart.")
+    regions: list[CellRegion] = key([], text="Regions with other cells.")
 
 
 CV_KEYS = ("cv_l", "cv_t", "cv_n")

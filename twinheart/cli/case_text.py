@@ -29,10 +29,19 @@ SAMPLES: dict[str, Any] = {
     "period": 600.0,
     "tag": 2,
     "model": "tentusscher2006-endo",
+    "condition": "border-zone",
+    "name": "dofetilide",
+    "cmax": 2.0,
+    "concentration_nm": 4.0,
+    "channel": "i_ks",
+    "field": "transmural",
     "cv_l": 0.3,
     "cv_t": 0.2,
     "cv_n": 0.3,
 }
+
+# Lists of tables that the example shows switched off.
+OPTIONAL = ("regions", "drugs", "fields")
 
 
 def example_case() -> str:
@@ -148,7 +157,7 @@ def _example_lines(model: type[Section], path: str, *, live: bool) -> Iterator[s
         assert section is not None
         dotted = f"{path}{name}"
         many = get_origin(field.annotation) is list
-        shown = live and not dotted.endswith("regions")
+        shown = live and not dotted.endswith(OPTIONAL)
         yield ""
         yield f"# {section.__doc__}"
         yield ("" if shown else "#") + (f"[[{dotted}]]" if many else f"[{dotted}]")

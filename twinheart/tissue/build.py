@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from twinheart.anatomy import Heart
-from twinheart.cell import AbstractCellModel
+from twinheart.cell import AbstractCellModel, parameter_names
+from twinheart.cell.modify import core, one_per_node, same_equations
 from twinheart.errors import ModelError, SolverError
 from twinheart.mesh.quality import volumes
 from twinheart.tissue.cable import (
@@ -101,7 +102,8 @@ def build_monodomain(
         Mesh [mm], fibres, regions.
     cell : AbstractCellModel or dict of int to AbstractCellModel
         Cell model, or one for each region tag; a node takes the region that fills most of its
-        surroundings.
+        surroundings. Parameters are numbers or one value for each node of the mesh. Cells that
+        differ in numbers only are computed as one model.
     conduction : Conductivities, Velocities or dict of int to either
         Tissue, or one for each region tag.
     stimuli : sequence of Stimulus
@@ -203,27 +205,62 @@ def _fitted(name: str, scheme: Scheme, dt: float, stiffness: dict) -> Scheme:
 
 
 def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel]):
-    """Distinct models as (number, model), and the number of the model of every node."""
+    """Models as (group, model), one for each set of equations, and the group of every node.
+
+    Cells that differ in numbers only become one model with per-node parameters: one kernel is
+    compiled and run for all of them.
+    """
     models: list[AbstractCellModel] = []
     number = {}
     for tag, model in cells.items():
         same = next((k for k, known in enumerate(models) if known is model), None)
         if same is None:
+            _check_parameters(model, heart.mesh.n_nodes)
             models.append(model)
         number[tag] = len(models) - 1 if same is None else same
+    node_model = _fullest_region(heart, number, len(models))
+    groups: list[list[int]] = []
+    for k in np.unique(node_model).tolist():
+        like = next((g for g in groups if same_equations(models[g[0]], models[k])), None)
+        if like is None:
+            groups.append([k])
+        else:
+            like.append(k)
+    group_of, rank = np.zeros((2, len(models)), dtype=np.int32)
+    for g, members in enumerate(groups):
+        group_of[members], rank[members] = g, np.arange(len(members))
+    joined = [
+        (g, one_per_node([models[k] for k in members], rank[node_model]))
+        for g, members in enumerate(groups)
+    ]
+    return joined, group_of[node_model]
+
+
+def _fullest_region(heart: Heart, number: dict[int, int], n_models: int):
+    """Number of the model whose regions fill most of each node's surroundings."""
     mesh = heart.mesh
-    if len(models) == 1:
-        return [(0, models[0])], np.zeros(mesh.n_nodes, dtype=np.int32)
+    if n_models == 1:
+        return np.zeros(mesh.n_nodes, dtype=np.int32)
     volume = np.repeat(np.abs(volumes(mesh.points, mesh.tets)), 4)
     of_tet = np.vectorize(number.get)(heart.regions)
     share = np.stack(
         [
             np.bincount(mesh.tets.ravel(), volume * np.repeat(of_tet == k, 4), mesh.n_nodes)
-            for k in range(len(models))
+            for k in range(n_models)
         ]
     )
-    node_model = share.argmax(axis=0).astype(np.int32)
-    return [(k, m) for k, m in enumerate(models) if (node_model == k).any()], node_model
+    return share.argmax(axis=0).astype(np.int32)
+
+
+def _check_parameters(model: AbstractCellModel, n_nodes: int) -> None:
+    inner = core(model)
+    for name in parameter_names(inner):
+        shape = np.shape(getattr(inner, name))
+        if shape not in ((), (n_nodes,)):
+            raise ModelError(
+                f"parameter {name} of {inner.name} has shape {shape}, expected one number or one "
+                f"for each of the {n_nodes} nodes of the mesh."
+            )
 
 
 def _diffusivities(heart, cells, tissues, dt, scheme, smoothing):
