@@ -26,11 +26,13 @@ from twinheart.errors import InputError, OutputError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.report import (
+    write_action_potential,
     write_animation,
     write_ecg_panels,
     write_ecg_paper,
     write_map,
     write_report,
+    write_restitution,
 )
 from twinheart.report.ecg_paper import paper_gain
 from twinheart.report.raster import corner_normals, rasterise
@@ -763,3 +765,16 @@ def browse(page: Path, profile: Path) -> subprocess.CompletedProcess:
 def complaints(log: str) -> list[str]:
     """Lines of a browser's log that come from the page."""
     return [line for line in log.splitlines() if re.search(r"CONSOLE|ERR_|Refused|violat", line)]
+
+
+def test_cells_are_drawn_over_their_time(tmp_path):
+    t = np.arange(0.0, 400.0, 0.5)
+    vm = np.where((t > 10) & (t < 300), 20.0, -85.0)
+    path = write_action_potential(tmp_path / "ap.svg", t + 5000.0, vm, 1e-4 + 0 * t, most=350.0)
+    drawn = ElementTree.parse(path).getroot()
+    assert len(drawn.findall(f".//{SVG}g[@id='axes_2']")) == 1  # voltage and calcium
+    gaps = np.array([300.0, np.nan, 50.0, 100.0])
+    path = write_restitution(
+        tmp_path / "r.svg", {"S1-S2": (gaps, 0.5 * gaps)}, velocities={"cable": (gaps, gaps / 600)}
+    )
+    assert len(ElementTree.parse(path).getroot().findall(f".//{SVG}g[@id='axes_2']")) == 1

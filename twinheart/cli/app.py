@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from twinheart.cli.benchmark import benchmark
+from twinheart.cli.cell import cell
 from twinheart.cli.convert import convert
 from twinheart.cli.demo import demo
 from twinheart.cli.info import info
@@ -32,6 +33,7 @@ app.command()(demo)
 app.command()(info)
 app.command()(convert)
 app.command()(simulate)
+app.add_typer(cell, name="cell")
 app.add_typer(benchmark, name="benchmark")
 
 

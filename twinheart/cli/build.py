@@ -156,13 +156,13 @@ def _check_tags(kind: str, tags: list[int], heart: "Heart") -> None:
 
 def _cells(case: Case, heart: "Heart") -> Any:
     section = case.cells
-    base = _cell(section, heart, where="cells")
+    base = build_cell(section, heart)
     if not section.regions:
         return base
     _check_tags("cells", [region.tag for region in section.regions], heart)
     cells = dict.fromkeys(np.unique(heart.regions).tolist(), base)
     for k, region in enumerate(section.regions, start=1):
-        cells[region.tag] = _cell(_on_top(section, region), heart, where=f"cells.regions[{k}]")
+        cells[region.tag] = build_cell(_on_top(section, region), heart, f"cells.regions[{k}]")
     return cells
 
 
@@ -182,8 +182,30 @@ def _on_top(whole: CellsSection, region: CellRegion) -> CellsSection:
     )
 
 
-def _cell(section: CellsSection, heart: "Heart", where: str) -> "AbstractCellModel":
-    """Cell model of a section: parameters first, then disease, channels, fields and drugs."""
+def build_cell(
+    section: CellsSection, heart: "Heart | None" = None, where: str = "cells"
+) -> "AbstractCellModel":
+    """Cell model of a section: parameters first, then disease, channels, fields and drugs.
+
+    Parameters
+    ----------
+    section : CellsSection
+        The checked keys.
+    heart : Heart, optional
+        Whose point fields `CellsSection.fields` names.
+    where : str
+        What an error calls the section.
+
+    Returns
+    -------
+    AbstractCellModel
+        With scalar parameters, or one value a node where a field acts.
+
+    Raises
+    ------
+    ModelError
+        If a name is unknown, or a factor or dose is not usable.
+    """
     from twinheart.cell import apply_condition, apply_drug, get_model, scale_channels
 
     cell = get_model(section.model, **section.parameters)
@@ -202,8 +224,10 @@ def _cell(section: CellsSection, heart: "Heart", where: str) -> "AbstractCellMod
     return cell
 
 
-def _field_factor(entry: CellFieldSection, heart: "Heart") -> np.ndarray:
+def _field_factor(entry: CellFieldSection, heart: "Heart | None") -> np.ndarray:
     """Factor of every node: at_zero + (at_one - at_zero) times the field."""
+    if heart is None:
+        raise ModelError("a single cell has no point fields.")
     fields = heart.mesh.point_fields
     if entry.field not in fields:
         known = [name for name, values in fields.items() if np.ndim(values) == 1]
