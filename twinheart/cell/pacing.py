@@ -108,15 +108,15 @@ def pace_cell(
             f"cannot pace with n_beats={n_beats}, keep_beats={keep_beats}, bcl={bcl}, dt={dt}, "
             f"duration={duration}, start={start}: all must be positive, keep_beats <= n_beats."
         )
-    steps_per_sample = _multiple(sample_every, dt, "sample_every", "dt")
-    samples_per_beat = _multiple(bcl, sample_every, "bcl", "sample_every")
+    steps_per_sample = steps_in(sample_every, dt, "sample_every", "dt")
+    samples_per_beat = steps_in(bcl, sample_every, "bcl", "sample_every")
     first, last = round(start / dt), round((start + duration) / dt)
     if last > steps_per_sample * samples_per_beat:
         raise ModelError(
             f"the stimulus ends {start + duration} ms into a cycle of bcl={bcl} ms: "
             "shorten it or start it earlier."
         )
-    vm, state = _initial(model, amplitude) if initial is None else initial
+    vm, state = initial_values(model, amplitude) if initial is None else initial
     carry, kept = _pace(
         model, vm, state, jnp.asarray(amplitude, vm.dtype), jnp.asarray(dt, vm.dtype),
         (first, last), (steps_per_sample, samples_per_beat), (n_beats - keep_beats, keep_beats),
@@ -130,7 +130,8 @@ def pace_cell(
     )
 
 
-def _multiple(long: float | int, short: float | int, long_name: str, short_name: str) -> int:
+def steps_in(long: float | int, short: float | int, long_name: str, short_name: str) -> int:
+    """How many of one time [ms] make another, which must be a multiple of it."""
     ratio = round(long / short)
     if ratio < 1 or abs(ratio * short - long) > 1e-6 * long:
         raise ModelError(
@@ -140,7 +141,7 @@ def _multiple(long: float | int, short: float | int, long_name: str, short_name:
     return ratio
 
 
-def _initial(model, amplitude):
+def initial_values(model, amplitude):
     """Initial voltage and state, one per cell where a parameter has one value per cell."""
     leaves = [*jax.tree.leaves(eqx.filter(model, eqx.is_array)), jnp.asarray(amplitude)]
     shape = np.broadcast_shapes(*(x.shape for x in leaves))

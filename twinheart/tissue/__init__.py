@@ -17,6 +17,13 @@ from twinheart.tissue.conductivity import (
     region_tensor,
 )
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state, solve
+from twinheart.tissue.restitution import (
+    CableRefractoryPeriod,
+    CableRestitution,
+    cable_refractory_period,
+    cv_restitution,
+    dynamic_cv_restitution,
+)
 from twinheart.tissue.run import Run, run
 from twinheart.tissue.scheme import CrankNicolson, Explicit, Scheme
 from twinheart.tissue.stimulus import Stimulus, pace
@@ -27,6 +34,8 @@ __all__ = [
     "PURKINJE_LEARNING_2025",
     "SCHEMES",
     "Built",
+    "CableRefractoryPeriod",
+    "CableRestitution",
     "ConductionWarning",
     "Conductivities",
     "CrankNicolson",
@@ -41,8 +50,11 @@ __all__ = [
     "Velocities",
     "advance",
     "build_monodomain",
+    "cable_refractory_period",
     "cable_velocity",
     "continuum_velocity",
+    "cv_restitution",
+    "dynamic_cv_restitution",
     "initial_state",
     "lattice_spacing",
     "pace",

@@ -6,7 +6,7 @@ so what a mesh does to conduction can be known, and compensated, before the hear
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -29,7 +29,8 @@ from twinheart.tissue.scheme import (
 from twinheart.tissue.stimulus import pace
 
 _NODES = 64  # of the cable
-_FROM, _TO = 24, 54  # nodes between which the velocity is measured: settled, and clear of the end
+# Nodes between which the velocity is measured: settled, and clear of the end.
+MEASURED = _FROM, _TO = 24, 54
 _SAMPLE = 0.5  # ms
 _FINE_DT = 0.01  # ms, for the continuum
 # Above this smoothing the velocity changes by more than a sixth for each 0.05 of it: too fragile.
@@ -94,45 +95,73 @@ def cable_velocity(
     values, weights = np.broadcast_arrays(
         np.asarray(diffusivity, dtype=float), np.asarray(smoothing, dtype=float)
     )
-    stiffness = 4.0 * float(values.max()) / edge**2
-    if isinstance(scheme, CrankNicolson):
-        scheme = CrankNicolson(scheme.consistent, iterations_needed(dt, stiffness))
-    else:
-        scheme = Explicit(stages_needed(dt, stiffness), smoothed=scheme is None or scheme.smoothed)
+    scheme = fitted_scheme(scheme, float(values.max()), edge, dt)
     velocity = _velocities(
-        _scalar_parameters(model), np.atleast_1d(values), np.atleast_1d(weights), edge, dt, scheme
+        scalar_parameters(model), np.atleast_1d(values), np.atleast_1d(weights), edge, dt, scheme
     )
     return velocity.reshape(values.shape)
 
 
-def _scalar_parameters(model):
+def scalar_parameters(model: AbstractCellModel) -> AbstractCellModel:
     """The model with every per-node parameter at its mean: a cable has its own nodes."""
     return jax.tree.map(lambda p: p.mean() if eqx.is_array(p) and p.ndim else p, model)
 
 
-def _velocities(model, values, weights, edge, dt, scheme) -> np.ndarray:
-    assembly = assemble_cable(_NODES, edge)
-    consistent = isinstance(scheme, CrankNicolson)
-    mask = jnp.asarray(np.arange(_NODES) < max(5, min(_NODES // 6, math.ceil(1.5 / edge))), "f4")
+def cable_problem(
+    model: AbstractCellModel, diffusivity: Any, smoothing: Any, edge: float, dt: float,
+    scheme: Scheme,
+) -> Monodomain:  # fmt: skip
+    """A cable of 64 nodes with a stimulus at one end at time zero; its numbers may be traced.
 
+    Parameters
+    ----------
+    model : AbstractCellModel
+        Cell with scalar parameters.
+    diffusivity, smoothing : float
+        Diffusivity [mm^2/ms] and smoothing of the ionic current.
+    edge, dt : float
+        Node spacing [mm], time step [ms].
+    scheme : Scheme
+        With as many stages or iterations as it needs.
+
+    Returns
+    -------
+    Monodomain
+        Ready to run, in blocks of about half a millisecond.
+    """
+    consistent = isinstance(scheme, CrankNicolson)
+    assembly = assemble_cable(_NODES, edge)
+    mask = jnp.asarray(np.arange(_NODES) < max(5, min(_NODES // 6, math.ceil(1.5 / edge))), "f4")
+    tissue = assembly.tissue(jnp.zeros((1, 3)).at[0, 0].set(diffusivity), consistent=consistent)
+    if not consistent:
+        spread = jnp.asarray(smoothing, tissue.spread.dtype) * tissue.spread
+        tissue = eqx.tree_at(lambda t: t.spread, tissue, spread)
+    return Monodomain(
+        tissue=tissue,
+        models=(model,),
+        model_sizes=(_NODES,),
+        stimuli=(pace("cable"),),
+        stimulus_masks=(mask,),
+        scheme=scheme,
+        dt=jnp.asarray(dt),
+        threshold=jnp.asarray(0.0),
+        lead_field=jnp.zeros((0, _NODES), jnp.float32),
+        probes=jnp.zeros(0, jnp.int32),
+        block=max(1, round(_SAMPLE / dt)),
+    )
+
+
+def fitted_scheme(scheme: Scheme | None, diffusivity: float, edge: float, dt: float) -> Scheme:
+    """The scheme, by default `Explicit`, with the stages or iterations a cable needs."""
+    stiffness = 4.0 * diffusivity / edge**2
+    if isinstance(scheme, CrankNicolson):
+        return CrankNicolson(scheme.consistent, iterations_needed(dt, stiffness))
+    return Explicit(stages_needed(dt, stiffness), smoothed=scheme is None or scheme.smoothed)
+
+
+def _velocities(model, values, weights, edge, dt, scheme) -> np.ndarray:
     def problem(d, smoothing):
-        tissue = assembly.tissue(jnp.zeros((1, 3)).at[0, 0].set(d), consistent=consistent)
-        if not consistent:
-            spread = smoothing.astype(tissue.spread.dtype) * tissue.spread
-            tissue = eqx.tree_at(lambda t: t.spread, tissue, spread)
-        return Monodomain(
-            tissue=tissue,
-            models=(model,),
-            model_sizes=(_NODES,),
-            stimuli=(pace("cable"),),
-            stimulus_masks=(mask,),
-            scheme=scheme,
-            dt=jnp.asarray(dt),
-            threshold=jnp.asarray(0.0),
-            lead_field=jnp.zeros((0, _NODES), jnp.float32),
-            probes=jnp.zeros(0, jnp.int32),
-            block=max(1, round(_SAMPLE / dt)),
-        )
+        return cable_problem(model, d, smoothing, edge, dt, scheme)
 
     problems = eqx.filter_vmap(problem)(jnp.asarray(values), jnp.asarray(weights))
     states = _at_rest(problems)
@@ -163,9 +192,10 @@ class _ByValue:
     """Hashable handle of a cell model, so that what is measured on cables is measured once."""
 
     def __init__(self, model: AbstractCellModel):
-        self.model = _scalar_parameters(model)
-        leaves = jax.tree.leaves(self.model)
-        self.key = (type(model).__name__, *(np.asarray(leaf).tobytes() for leaf in leaves))
+        self.model = scalar_parameters(model)
+        leaves, kind = jax.tree.flatten(self.model)
+        # The structure holds every class, also those inside a wrapper, and every static field.
+        self.key = (kind, *((x.dtype.str, x.tobytes()) for x in map(np.asarray, leaves)))
 
     def __hash__(self) -> int:
         return hash(self.key)
