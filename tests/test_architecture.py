@@ -39,7 +39,7 @@ TOP = 99  # twinheart/__init__.py may show everything
 
 # Imported only inside the functions that use them: a GPU node has none of them.
 HEAVY = {"defusedxml", "jinja2", "matplotlib", "meshio", "pydantic", "pyvista", "rich", "typer"}
-HEAVY |= {"vtk", "vtkmodules", "wfdb"}
+HEAVY |= {"lxml", "myokit", "vtk", "vtkmodules", "wfdb"}
 SOLVER = ["twinheart", "twinheart.mesh", "twinheart.fem", "twinheart.anatomy", "twinheart.cell"]
 SOLVER += ["twinheart.tissue", "twinheart.ecg", "twinheart.twin"]
 
