@@ -164,7 +164,8 @@ def _check_finite(model):
         assert jnp.isfinite(x).all()
     for name, rate in zip(model.state_names, rates, strict=True):
         if isinstance(rate, Gate):
-            assert jnp.all((rate.steady >= 0) & (rate.steady <= 1 + 1e-6)), name
+            steady = rate.steady + model.offsets.get(name, 0.0)
+            assert jnp.all((steady >= 0) & (steady <= 1 + 1e-6)), name
             assert jnp.all(rate.rate > 0), name
 
 

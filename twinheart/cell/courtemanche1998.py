@@ -36,7 +36,7 @@ class Courtemanche1998(AbstractCellModel):
     the published CellML file. The balance of potassium in the paper leaves out the stimulus; here
     potassium carries it, so that charge is conserved however long the cell is paced.
 
-    Na_i, K_i and Ca_up are stored as differences from fixed `offsets`, because float32 loses
+    Na_i, K_i, Ca_up and u_i are stored as differences from fixed `offsets`, because float32 loses
     their small increments.
 
     Parameters
@@ -129,8 +129,8 @@ class Courtemanche1998(AbstractCellModel):
         "na_i": 11.17,
         "k_i": 139.0,
     }
-    # Subtracted from the concentrations in storage [mM].
-    offsets: ClassVar[dict[str, float]] = {"ca_up": 1.488, "na_i": 11.17, "k_i": 139.0}
+    # Subtracted in storage; ui moves by 0.007 below one.
+    offsets: ClassVar[dict[str, float]] = {"ca_up": 1.488, "na_i": 11.17, "k_i": 139.0, "ui": 1.0}
     units: ClassVar[dict[str, str]] = dict.fromkeys(
         ("ca_i", "ca_rel", "ca_up", "na_i", "k_i"), "mM"
     )
@@ -162,7 +162,8 @@ class Courtemanche1998(AbstractCellModel):
         gates, release_gates = state[:12], state[12:15]
         ca_i, ca_rel = state[15:17]
         ca_up, na_i, k_i = (
-            x + offset for x, offset in zip(state[17:], self.offsets.values(), strict=True)
+            x + self.offsets[name]
+            for x, name in zip(state[17:], ("ca_up", "na_i", "k_i"), strict=True)
         )
         e = SharedExponentials(vm, *_BASES)
         i_k, i_na, i_cal, i_bca, i_pca = self._channels(vm, e, gates, ca_i, na_i, k_i)
@@ -207,7 +208,7 @@ class Courtemanche1998(AbstractCellModel):
         k1_below = 1 + jnp.exp(0.07 * (vm + 80))
         kur_below = 1 + e.falling(15, 13)
         kr_below = 1 + jnp.exp((vm + 15) * (1 / 22.4))
-        kur_open = ua**3 * ui
+        kur_open = ua**3 * (ui + self.offsets["ui"])
         g_open = self.g_to * oa**3 * oi + self.g_ks * xs**2 + self.g_kur * kur_open
         g_k = self.g_kr * xr * k1_below + (self.g_k1 + g_open * k1_below) * kr_below
         g_k = g_k * kur_below + (self.g_kur * self.kur_gain) * kur_open * k1_below * kr_below
@@ -323,13 +324,14 @@ def _potassium_gates(v, e, k_q10):
     a, b = 18.53 + rising(-113.7, 10.95), 35.56 + falling(-1.26, 7.44)
     oi, per_ab = inverses(1 + rising(-43.1, 5.3), a * b)
     rate_oi = k_q10 * (a + b) * per_ab
-    ui, per_a = inverses(1 + rising(99.45, 27.48), 21 + falling(185, 28))
+    shut = rising(99.45, 27.48)
+    per_ui, per_a = inverses(1 + shut, 21 + falling(185, 28))
     rate_ui = k_q10 * (per_a + rising(158, 16))
     return (
         Gate(oa, rate_a),
         Gate(oi, rate_oi),
         Gate(ua, rate_a),
-        Gate(ui, rate_ui),
+        Gate(-shut * per_ui, rate_ui),  # 1 / (1 + shut) - 1, see `offsets`
         *_delayed_rectifier_gates(v, e),
     )
 
