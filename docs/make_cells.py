@@ -25,10 +25,10 @@ BCL = 1000.0  # ms
 MOST_BEATS = 100
 HEAD = """# Cell models
 
-Every model of the library paced at 1 Hz, to its limit cycle or for 100 beats: action potential, calcium transient where
-the model has one, and the duration after an extra stimulus at shorter and shorter intervals
-(S1-S2). Written by `python docs/make_cells.py`; `twinheart cell run --cell NAME --plot ap.png`
-draws the same.
+Every model of the library paced at 1 Hz, to its limit cycle or for 100 beats: action potential,
+calcium transient where the model has one, and the duration after an extra stimulus at shorter and
+shorter intervals (S1-S2). Written by `python docs/make_cells.py`; the action potentials as by
+`twinheart cell run --cell NAME --plot ap.png`.
 
 | model | paper | variables | beats | APD90 | rest | dV/dt max |
 |---|---|---|---|---|---|---|
