@@ -334,7 +334,9 @@ class _Search:
         self.tolerance, self.max_beats = tolerance, max_beats
         self.at = start_pacing(vm, state)
         self.timing = timing_of(bcl, duration, dt, vm.dtype)
-        self.offsets = np.array([0.0] + [model.offsets.get(n, 0.0) for n in model.state_names])
+        # (*node, variable): variants joined in one model may store differences from other values.
+        offsets = (0.0, *(model.offsets.get(name, 0.0) for name in model.state_names))
+        self.offsets = np.stack([np.broadcast_to(x, vm.shape) for x in offsets], axis=-1)
         self.history: list[tuple[np.ndarray, np.ndarray]] = []
         self.extrapolated = np.zeros(vm.shape, bool)
         self.trusted = np.full(vm.shape, accelerate)

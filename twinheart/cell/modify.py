@@ -120,11 +120,11 @@ def same_equations(one: AbstractCellModel, other: AbstractCellModel) -> bool:
 
 
 def _kind(model) -> tuple:
-    """Everything but numbers: classes, static fields that choose equations, storage."""
+    """Everything but numbers: classes, static fields that choose equations, names."""
     free = ("variant",) if getattr(type(model), "variants_share_equations", False) else ()
     parts: list[Any] = [type(model)]
     if isinstance(model, AbstractCellModel):
-        parts.append((tuple(model.initial), tuple(model.offsets.items())))
+        parts.append((tuple(model.initial), tuple(model.offsets)))
     for field in dataclasses.fields(model):
         value = getattr(model, field.name)
         if isinstance(value, eqx.Module):
