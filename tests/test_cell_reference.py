@@ -160,27 +160,33 @@ def test_paced_beat_follows_a_stiff_solver(name, data):
     assert abs(found - wanted) <= BEAT_APD * wanted
 
 
-# Models whose equations jump at a threshold. The step that meets it is late by anything from none
-# to all of itself: errors are averaged over stimuli that reach it at different times, and the
-# voltage starts above the thresholds next to rest, which all would meet in the first step.
-_JUMPING = ("mitchell-schaeffer", "modified-mitchell-schaeffer", "fenton-karma", "bueno-orovio")
+# Where equations jump at a threshold, the step that meets it is late by anything from none to all
+# of itself: errors are averaged over so many stimuli, which reach it at different times. The small
+# models start above the thresholds next to rest, which all stimuli would meet in the first step;
+# in Courtemanche's the gates of I_Na jump at -40 mV.
+_STIMULI = {
+    **dict.fromkeys(("mitchell-schaeffer", "modified-mitchell-schaeffer", "fenton-karma"), 25),
+    **{"bueno-orovio": 25, "courtemanche1998": 9},
+}
+# The M cell of ToR-ORd empties its store: the release flux then ends within the 0.001 ms at which
+# the paper cuts its time constant, which no step resolves. What this leaves does not fall [mV].
+EMPTIED_STORE = 0.01
 
 
 @pytest.mark.parametrize("name", _one_a_paper("luo-rudy-1991", "modified-mitchell-schaeffer"))
 def test_error_falls_with_the_time_step(name, data, x64):
     """Slope one of the voltage error over the plateau, over three refinements."""
     model = get_model(name)
-    stimuli = [
-        model.stimulus._replace(amplitude=model.stimulus.amplitude * factor)
-        for factor in (np.linspace(0.7, 1.4, 25) if paper_of(name) in _JUMPING else [1.0])
-    ]
+    pulse, paper = model.stimulus, paper_of(name)
+    factors = np.linspace(1.4 if paper in _STIMULI else 1.0, 0.7, _STIMULI.get(paper, 1))
+    stimuli = [pulse._replace(amplitude=pulse.amplitude * factor) for factor in factors]
     bcl, t = 160.0, np.arange(60.0, 160.0)
     equations, start = published(model, data), physical_start(model)
-    start["vm"] += 1.0 if len(stimuli) > 1 else 0.0
+    start["vm"] += 1.0 if paper in SMALL else 0.0
     initial = tuple(jnp.full(len(stimuli), x) for x in (start["vm"], *model.initial_state()))
     wanted = np.array([solve_published(equations, start, x, bcl).at(t)[0] for x in stimuli]).T
     amplitudes = jnp.array([x.amplitude for x in stimuli])
-    steps = 1 / np.array([50, 100, 200, 400] if len(stimuli) > 1 else [25, 50, 100, 200])
+    steps = 1 / np.array([50, 100, 200, 400])  # whole numbers of them make every stimulus
     errors = []
     for dt in steps:
         paced = pace_cell(
@@ -195,9 +201,13 @@ def test_error_falls_with_the_time_step(name, data, x64):
     order = np.polyfit(np.log(steps), np.log(errors), 1)[0]
     print(
         f"\n{name:28} order {order:.3f}, {errors[0]:.4f} mV at {steps[0]:g} ms, "
-        f"{errors[-1]:.4f} at {steps[-1]:g}"
+        f"{errors[-1]:.4f} at {steps[-1]:g}; from step to step "
+        f"{np.round(np.diff(np.log(errors)) / np.diff(np.log(steps)), 2)}"
     )
-    assert abs(order - 1.0) <= ORDER
+    if name == "torord-m":
+        assert max(errors) <= EMPTIED_STORE
+    else:
+        assert abs(order - 1.0) <= ORDER
 
 
 def _paced_to_the_end(name: str, n_beats: int):
