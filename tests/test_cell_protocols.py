@@ -182,16 +182,24 @@ def test_refractory_period_is_the_edge_of_capture():
 
 @pytest.mark.slow
 def test_limit_cycle_of_concentrations():
-    """Extrapolated or not, ten Tusscher's cell ends in the same beat; observed or recorded too."""
+    """Where extrapolation ends, plain pacing stays; as many plain beats from rest end elsewhere.
+
+    A plain run to the limit cycle is no reference: within 1,600 beats it does not meet the
+    criterion, while the error of the time step moves K_i along its nearly free direction.
+    """
     cell = get_model("tentusscher2006-epi")
     quick = limit_cycle(cell, 500.0, dt=0.05)
-    plain = limit_cycle(cell, 500.0, dt=0.05, accelerate=False, tolerance=3e-6)
     assert quick.converged
-    assert quick.beats < 0.5 * plain.beats
-    assert abs(quick.apd90[1] - plain.apd90[1]) < 0.2 * BIOMARKER_MS
-    for name in ("na_i", "ca_sr"):
-        one, other = quick.model.initial[name], plain.model.initial[name]
-        assert float(one) == pytest.approx(float(other), rel=5e-3)
+    plain = {"dt": 0.05, "accelerate": False, "tolerance": 1e-12}
+    on = limit_cycle(quick.model, 500.0, max_beats=200, **plain)
+    early = limit_cycle(cell, 500.0, max_beats=int(quick.beats), **plain)
+
+    def sodium(found):
+        return float(found.model.initial["na_i"])
+
+    assert abs(on.apd90[1] - quick.apd90[1]) < 0.2 * BIOMARKER_MS
+    assert abs(sodium(on) / sodium(quick) - 1) < 2e-3
+    assert abs(sodium(early) - sodium(on)) > 10 * abs(sodium(quick) - sodium(on))
     trace = pace_cell(quick.model, bcl=500.0, dt=0.05)
     assert float(apd(trace.t, trace.vm)) == pytest.approx(float(quick.apd90[1]), abs=0.05)
 

@@ -263,6 +263,10 @@ def limit_cycle(
     what is left of its change is the error of the time step (ten Tusscher 2006 at 0.02 ms: 1e-6
     of it a beat). A `tolerance` below that is not met.
 
+    Long cycles of large models want double precision: rounding in float32 hides the slow variables
+    from the extrapolation and moves K_i. 48 CiPA cells at 2000 ms and dt = 0.01 ms all met the
+    default criterion within 48 beats in float64; in float32 most had not after 200.
+
     Where two rhythms coexist at a cycle length, which one is reached may depend on the path.
 
     Examples
