@@ -39,9 +39,9 @@ TOP = 99  # twinheart/__init__.py may show everything
 
 # Imported only inside the functions that use them: a GPU node has none of them.
 HEAVY = {"defusedxml", "jinja2", "matplotlib", "meshio", "pydantic", "pyvista", "rich", "typer"}
-HEAVY |= {"lxml", "myokit", "vtk", "vtkmodules", "wfdb"}
+HEAVY |= {"lxml", "myokit", "nibabel", "pydicom", "vtk", "vtkmodules", "wfdb"}
 SOLVER = ["twinheart", "twinheart.mesh", "twinheart.fem", "twinheart.anatomy", "twinheart.cell"]
-SOLVER += ["twinheart.tissue", "twinheart.ecg", "twinheart.twin"]
+SOLVER += ["twinheart.imaging", "twinheart.tissue", "twinheart.ecg", "twinheart.twin"]
 
 MAX_MODULE = 500
 MAX_FUNCTION = 80

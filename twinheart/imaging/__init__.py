@@ -1,0 +1,14 @@
+"""Imaging: from a patient's images to chambers and muscle with names."""
+
+from twinheart.imaging.image import Image, sample
+from twinheart.imaging.labels import ChamberMasks, chamber_masks, parse_labels
+from twinheart.imaging.read import read_image
+
+__all__ = [
+    "ChamberMasks",
+    "Image",
+    "chamber_masks",
+    "parse_labels",
+    "read_image",
+    "sample",
+]
