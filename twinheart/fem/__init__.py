@@ -12,8 +12,9 @@ from twinheart.fem.assembly import (
     tet_stiffness,
 )
 from twinheart.fem.ell import EllGraph, edge_difference_sum, ell_graph, rcm_order, slot_weights
-from twinheart.fem.laplace import solve_laplace
+from twinheart.fem.laplace import solve_dirichlet, solve_laplace
 from twinheart.fem.solve import jacobi_cg, lambda_max
+from twinheart.fem.trajectory import nodal_gradient, trajectory_length
 
 __all__ = [
     "EdgeGraph",
@@ -27,10 +28,13 @@ __all__ = [
     "jacobi_cg",
     "lambda_max",
     "lumped_mass",
+    "nodal_gradient",
     "rcm_order",
     "slot_weights",
+    "solve_dirichlet",
     "solve_laplace",
     "stiffness",
     "stiffness_edges",
     "tet_stiffness",
+    "trajectory_length",
 ]
