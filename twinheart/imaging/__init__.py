@@ -3,6 +3,7 @@
 from twinheart.imaging.image import Image, sample
 from twinheart.imaging.labels import ChamberMasks, chamber_masks, parse_labels
 from twinheart.imaging.read import read_image
+from twinheart.imaging.repair import repair_masks
 
 __all__ = [
     "ChamberMasks",
@@ -10,5 +11,6 @@ __all__ = [
     "chamber_masks",
     "parse_labels",
     "read_image",
+    "repair_masks",
     "sample",
 ]
