@@ -7,7 +7,14 @@ import pytest
 from tolerances import EXACT32
 
 import twinheart as th
-from twinheart.cell import Paced, get_model, pace_cell
+from twinheart.cell import (
+    Paced,
+    apply_condition,
+    block_channels,
+    get_model,
+    pace_cell,
+    scale_channels,
+)
 from twinheart.errors import ModelError
 from twinheart.mesh.generate import slab
 from twinheart.tissue import (
@@ -129,6 +136,12 @@ def test_what_is_measured_once_depends_on_all_of_a_cell():
     leaves = [[np.asarray(x).tobytes() for x in jax.tree.leaves(m)] for m in (epi, same)]
     assert leaves[0] == leaves[1]  # only the static field tells them apart
     start = epi.initial_vm(), epi.initial_state()
-    handles = [_ByValue(m) for m in (epi, same, endo, Paced(epi, *start), Paced(same, *start))]
+    cells = (
+        *(epi, same, endo, get_model("tentusscher2006-m")),
+        *(Paced(epi, *start), Paced(same, *start), Paced(epi, start[0] + 1, start[1])),
+        *(scale_channels(epi, {"i_na": 0.5}), scale_channels(Paced(epi, *start), {"i_na": 0.5})),
+        *(apply_condition(epi, "lqt2"), block_channels(epi, 3.0, {"i_kr": (1.0, 1.0)})),
+    )
+    handles = [_ByValue(m) for m in cells]
     assert len(set(handles)) == len(handles)
     assert _ByValue(get_model("tentusscher2006-epi")) == handles[0]
