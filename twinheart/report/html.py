@@ -117,7 +117,8 @@ def write_report(
     ecg = _usable(beat.ecg)
     with tempfile.TemporaryDirectory() as folder:
         pictures = list(_pictures(Path(folder), heart, beat, ecg))
-    page = _render(
+    page = render_page(
+        "report.html.j2",
         title=title,
         version=__version__,
         figures=_figures(beat, ecg),
@@ -146,7 +147,7 @@ def _pictures(folder: Path, heart: Heart, beat: "Beat", ecg: Ecg | None) -> Iter
         yield _Picture(
             "film",
             "The beat",
-            _data_uri(film),
+            data_uri(film),
             "Film of the transmembrane potential on the heart",
             "Transmembrane potential from the front and on the posterior half, cut open: blue is "
             "rest, orange the plateau.",
@@ -164,7 +165,7 @@ def _map(folder: Path, scene: Scene, beat: "Beat", name: str, heading: str) -> _
     file = write_map(folder / f"{name}.png", scene, values, quantity=name)
     low, high = _range(values)
     alt = f"{heading} map of the heart from six sides, {low} to {high} ms"
-    return _Picture(name, heading, _data_uri(file), alt, _CAPTIONS[name])
+    return _Picture(name, heading, data_uri(file), alt, _CAPTIONS[name])
 
 
 def _ecg_picture(folder: Path, ecg: Ecg) -> _Picture:
@@ -175,7 +176,7 @@ def _ecg_picture(folder: Path, ecg: Ecg) -> _Picture:
         scale += " (the usual 10 mm/mV does not suit the amplitude)"
     caption = f"{scale}; true to scale in print at 100 %."
     return _Picture(
-        "ecg", "12-lead ECG", _data_uri(file), "12-lead ECG on millimetre paper", caption, True
+        "ecg", "12-lead ECG", data_uri(file), "12-lead ECG on millimetre paper", caption, True
     )
 
 
@@ -184,7 +185,7 @@ def _leads_picture(folder: Path, ecg: Ecg) -> _Picture:
     return _Picture(
         "leads",
         "The leads, enlarged",
-        _data_uri(file),
+        data_uri(file),
         "The leads of the ECG, each in a panel of its own",
         "Limb leads share one scale, precordial leads another. Shaded: QRS as measured.",
     )
@@ -318,7 +319,8 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield name, f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _render(**values: Any) -> str:
+def render_page(name: str, **values: Any) -> str:
+    """HTML of a template: pictures and style within it, no script, no request."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     style = resources.files("twinheart.report").joinpath("templates/report.css").read_text("utf-8")
@@ -329,11 +331,12 @@ def _render(**values: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    template = environment.get_template("report.html.j2")
+    template = environment.get_template(name)
     return template.render(style=style, style_hash=f"sha256-{digest}", **values)
 
 
-def _data_uri(file: Path) -> str:
+def data_uri(file: Path) -> str:
+    """A picture as text for the page itself."""
     content = base64.b64encode(file.read_bytes()).decode()
     return f"data:{_TYPES[file.suffix]};base64,{content}"
 

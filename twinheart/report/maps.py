@@ -1,10 +1,11 @@
 """Maps on the heart: activation with isochrones, repolarisation, action potential duration."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from twinheart.anatomy import Heart
 from twinheart.errors import InputError
@@ -108,6 +109,77 @@ def write_map(
         size=9.5,
         color=MUTED,
     )
+    fig.text(0.98, 0.967, DISCLAIMER, size=8, color=MUTED, ha="right")
+    return save(fig, path, dpi=_DPI)
+
+
+def write_classes(
+    path: str | Path,
+    heart: Heart | Scene,
+    values: Int[np.ndarray, "node"],
+    colours: Mapping[str, str],
+    *,
+    title: str,
+    note: str = "",
+) -> Path:
+    """Draw what kind of tissue each part of the heart is, from six sides, with a legend.
+
+    Parameters
+    ----------
+    path : str or Path
+        PNG, SVG or PDF to write.
+    heart : Heart or Scene
+        What to draw on.
+    values : (node,) int array
+        For each node the place of its class in `colours`.
+    colours : mapping of str to str
+        Name and colour of each class. Between nodes of two classes those in between are passed:
+        put what touches side by side.
+    title, note : str
+        Heading and a line below it.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np, pathlib, tempfile
+    >>> from twinheart.anatomy import Heart
+    >>> from twinheart.mesh.generate import slab
+    >>> from twinheart.report.maps import write_classes
+    >>> heart = Heart(slab((8.0, 4.0, 4.0), 1.0))
+    >>> half = (heart.mesh.points[:, 0] > 4).astype(int)
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "classes.png"
+    >>> write_classes(file, heart, half, {"left": "#d9b08c", "right": "#2a5b8a"}, title="A").name
+    'classes.png'
+    """
+    from matplotlib.colors import ListedColormap
+
+    scene = heart if isinstance(heart, Scene) else Scene(heart)
+    shades = ListedColormap(list(colours.values()))
+    limits = np.arange(len(colours) + 1) - 0.5
+    fig = figure(_WIDTH, _HEIGHT)
+    for index, view in enumerate(VIEWS):
+        picture = scene.draw(
+            values.astype(float), view, colours=shades, limits=limits, size=_PIXELS
+        )
+        _place(fig, picture, index, view_label(view, scene))
+    for index, (name, colour) in enumerate(colours.items()):
+        swatch = fig.add_axes((0.895, 0.72 - 0.045 * index, 0.018, 0.026))
+        swatch.set_facecolor(colour)
+        swatch.set_xticks([])
+        swatch.set_yticks([])
+        fig.text(0.919, 0.733 - 0.045 * index, name, size=9, color=INK, va="center")
+    _length_bar(fig, scene.height_mm)
+    fig.text(0.02, 0.965, title, size=15, weight="bold", color=INK)
+    fig.text(0.02, 0.932, note, size=9.5, color=MUTED)
     fig.text(0.98, 0.967, DISCLAIMER, size=8, color=MUTED, ha="right")
     return save(fig, path, dpi=_DPI)
 

@@ -1,0 +1,147 @@
+"""The page of `twinheart scar`: scar map, corridors, segments and masses by every convention."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twinheart import __version__
+from twinheart.anatomy import Heart
+from twinheart.anatomy.corridors import Corridor
+from twinheart.anatomy.scar import Masses, mass
+from twinheart.imaging.enhancement import CORE
+from twinheart.mesh import TetMesh
+from twinheart.mesh.io.atomic import written_whole
+from twinheart.mesh.quality import volumes
+from twinheart.report.html import data_uri, render_page
+from twinheart.report.maps import write_classes
+from twinheart.report.scene import Scene
+
+MUSCLE, BORDER_ZONE, DENSE, STRAND = "#e6cdbd", "#e8963c", "#7b1e3a", "#1f6fb4"
+
+
+def write_scar_report(
+    path: str | Path,
+    mesh: TetMesh,
+    masses: Sequence[Masses],
+    corridors: Sequence[Corridor],
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write one HTML page about a scar; it opens offline, makes no request and runs no script.
+
+    Parameters
+    ----------
+    path : str or Path
+        The page.
+    mesh : TetMesh
+        With the cell fields ``scar`` and ``corridor`` (`twinheart.anatomy.scar.with_scar`).
+    masses : sequence of Masses
+        The convention in use first.
+    corridors : sequence of Corridor
+        In the order of the field ``corridor``.
+    notes : sequence of str
+        What was assumed; no name of a patient.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = list(_pictures(Path(folder), mesh, masses[0], corridors))
+    page = render_page(
+        "scar.html.j2",
+        version=__version__,
+        lead=f"Convention {masses[0].convention}: {masses[0].meaning}.",
+        figures=_figures(mesh, masses, corridors),
+        notes=list(notes),
+        pictures=pictures,
+        corridors=[_row(k, corridor) for k, corridor in enumerate(corridors, start=1)],
+        conventions=masses,
+    )
+    with written_whole(path) as draft:
+        draft.write_text(page, encoding="utf-8")
+    return path
+
+
+def _pictures(
+    folder: Path, mesh: TetMesh, chosen: Masses, corridors: Sequence[Corridor]
+) -> Iterator[dict[str, Any]]:
+    scene = Scene(Heart(mesh))
+    scar, corridor = mesh.cell_fields["scar"], mesh.cell_fields["corridor"]
+    note = f"{chosen.core_g:.1f} g core, {chosen.border_g:.1f} g border zone ({chosen.convention})"
+    colours = {"healthy": MUSCLE, "border": BORDER_ZONE, "core": DENSE}
+    file = write_classes(
+        folder / "scar.png", scene, _on_nodes(mesh, scar), colours, title="Scar", note=note
+    )
+    text = "By what fills most of the wall around each point; what lies inside shows at the cut."
+    yield _picture("scar", "Scar", file, text)
+    if len(corridors):
+        # a corridor touches core, and tissue at its mouths; never the other way round
+        kinds = np.where(corridor > 0, 2, np.where(scar == CORE, 0, 1))
+        colours = {"core": DENSE, "other": MUSCLE, "corridor": STRAND}
+        file = write_classes(
+            folder / "corridors.png",
+            scene,
+            _on_nodes(mesh, kinds),
+            colours,
+            title="Corridors",
+            note=", ".join(f"{c.length:.0f} x {c.width:.0f} mm" for c in corridors[:6]),
+        )
+        text = "Strands of border zone, blue, that join healthy tissue through core, dark red."
+        yield _picture("corridors", "Corridors", file, text)
+
+
+def _picture(key: str, title: str, file: Path, caption: str) -> dict[str, Any]:
+    return {"key": key, "title": title, "uri": data_uri(file), "alt": title, "caption": caption}
+
+
+def _on_nodes(mesh: TetMesh, kinds: np.ndarray) -> np.ndarray:
+    """The kind that fills most of each node's surroundings."""
+    weight = np.repeat(np.abs(volumes(mesh.points, mesh.tets)), 4)
+    share = [
+        np.bincount(mesh.tets.ravel(), weight * np.repeat(kinds == k, 4), mesh.n_nodes)
+        for k in range(3)
+    ]
+    return np.argmax(share, axis=0)
+
+
+def _figures(
+    mesh: TetMesh, masses: Sequence[Masses], corridors: Sequence[Corridor]
+) -> list[dict[str, str]]:
+    chosen, others = masses[0], masses[1:]
+    whole = mass(mesh, np.ones(mesh.n_tets, dtype=bool))
+
+    def spread(values: list[float]) -> str:
+        return f"{min(values):.1f} to {max(values):.1f} g under the others"
+
+    return [
+        _figure("Core", chosen.core_g, "g", spread([row.core_g for row in others])),
+        _figure("Border zone", chosen.border_g, "g", spread([row.border_g for row in others])),
+        _figure("Myocardium", whole, "g", ""),
+        {"label": "Corridors", "value": str(len(corridors)), "unit": "", "note": ""},
+        _figure("In corridors", float(sum(c.mass for c in corridors)), "g", ""),
+    ]
+
+
+def _figure(label: str, value: float, unit: str, note: str) -> dict[str, str]:
+    return {"label": label, "value": f"{value:.1f}", "unit": unit, "note": note}
+
+
+def _row(number: int, corridor: Corridor) -> list[str]:
+    return [
+        str(number),
+        f"{corridor.length:.1f}",
+        f"{corridor.width:.1f}",
+        f"{corridor.area:.0f}",
+        f"{corridor.mass:.2f}",
+        str(corridor.n_mouths),
+    ]
