@@ -91,6 +91,8 @@ def random_values(model, n: int, seed: int = 0) -> dict[str, np.ndarray]:
             values[name] = rng.uniform(0.0, 1e-2, n)  # mM/ms
         else:
             values[name] = rng.uniform(0.0, 1.0, n)
+    if "ca_jsr" in values:  # a store may run empty
+        values["ca_jsr"][::10] *= np.logspace(-7, 0, len(values["ca_jsr"][::10]))
     return values
 
 
@@ -168,9 +170,6 @@ _STIMULI = {
     **dict.fromkeys(("mitchell-schaeffer", "modified-mitchell-schaeffer", "fenton-karma"), 25),
     **{"bueno-orovio": 25, "courtemanche1998": 9},
 }
-# The M cell of ToR-ORd empties its store: the release flux then ends within the 0.001 ms at which
-# the paper cuts its time constant, which no step resolves. What this leaves does not fall [mV].
-EMPTIED_STORE = 0.01
 
 
 @pytest.mark.parametrize("name", _one_a_paper("luo-rudy-1991", "modified-mitchell-schaeffer"))
@@ -204,10 +203,7 @@ def test_error_falls_with_the_time_step(name, data, x64):
         f"{errors[-1]:.4f} at {steps[-1]:g}; from step to step "
         f"{np.round(np.diff(np.log(errors)) / np.diff(np.log(steps)), 2)}"
     )
-    if name == "torord-m":
-        assert max(errors) <= EMPTIED_STORE
-    else:
-        assert abs(order - 1.0) <= ORDER
+    assert abs(order - 1.0) <= ORDER
 
 
 def _paced_to_the_end(name: str, n_beats: int):

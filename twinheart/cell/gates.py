@@ -1,4 +1,4 @@
-"""Time stepping of cell models: Rush-Larsen for gates, forward Euler for everything else."""
+"""Time stepping of cell models: Rush-Larsen for what relaxes, forward Euler for the rest."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Float
 
 from twinheart.cell.elementary import relaxed_fraction
-from twinheart.cell.model import AbstractCellModel, Gate, State
+from twinheart.cell.model import AbstractCellModel, Follower, Gate, State
 
 
 def step(
@@ -20,12 +20,13 @@ def step(
 
     Gates follow Rush and Larsen at the voltage of the start of the step,
     :math:`x \leftarrow x + (x_\infty - x)(1 - e^{-\Delta t/\tau})`, exact at constant voltage and
-    therefore stable for any `dt`. The ionic current and the rates of all other variables (forward
-    Euler) then use the new gates. Against evaluating everything at the start, this order needs no
-    copies of the state and has half the error, much less in the upstroke: after 1 ms of stimulus
-    0.06 instead of 3.3 mV at dt = 0.02 ms (ten Tusscher 2006 against a stiff solver).
+    therefore stable for any `dt`. The ionic current and all other variables (forward Euler, or the
+    same exponential step for a `Follower`) then use the new gates. Against evaluating everything at
+    the start, this order needs no copies of the state and has half the error, much less in the
+    upstroke: after 1 ms of stimulus 0.06 instead of 3.3 mV at dt = 0.02 ms (ten Tusscher 2006
+    against a stiff solver).
 
-    The caller advances the voltage: ``vm + dt * (i_stim - i_ion + ...)``.
+    The caller advances the voltage by ``dt * (i_stim - i_ion + ...)``; see `add_change`.
 
     Parameters
     ----------
@@ -61,15 +62,63 @@ def step(
     True
     """
     _, rates = model.rates(vm, state, i_stim)
+    first = tuple(isinstance(r, Gate) and not isinstance(r, Follower) for r in rates)
     state = tuple(
-        x + (r.steady - x) * relaxed_fraction(dt * r.rate) if isinstance(r, Gate) else x
-        for x, r in zip(state, rates, strict=True)
+        _stepped(x, r, dt) if now else x for x, r, now in zip(state, rates, first, strict=True)
     )
     # The second evaluation costs nothing: XLA drops what either of the two does not need.
     i_ion, rates = model.rates(vm, state, i_stim)
     return i_ion, tuple(
-        x if isinstance(r, Gate) else x + dt * r for x, r in zip(state, rates, strict=True)
+        x if done else _stepped(x, r, dt) for x, r, done in zip(state, rates, first, strict=True)
     )
+
+
+def _stepped(x, law, dt):
+    """A state variable `dt` later: exponentially where it relaxes, else by forward Euler."""
+    if isinstance(law, Gate):
+        return x + (law.steady - x) * relaxed_fraction(dt * law.rate)
+    return x + dt * law
+
+
+def add_change(
+    vm: Float[jax.Array, "*node"],
+    lost: Float[jax.Array, "*node"],
+    change: Float[jax.Array, "*node"],
+) -> tuple[Float[jax.Array, "*node"], Float[jax.Array, "*node"]]:
+    """Add to the voltage what a step changes it by, and keep what rounding leaves out.
+
+    At rest and on a slow plateau a step changes the voltage by less than float32 resolves beside
+    it (8e-6 mV at -85 mV): summed plainly, the voltage stops short of where it should settle, and
+    a beat of Bueno-Orovio's M cell lasts 2 ms longer. The rounding error of each sum is exact in
+    floating point and goes into the next one (Kahan 1965, doi:10.1145/363707.363723).
+
+    Parameters
+    ----------
+    vm : (node,) array
+        Transmembrane voltage [mV].
+    lost : (node,) array
+        What earlier sums left out [mV]; zero at the start. It has no derivative.
+    change : (node,) array
+        Change of the voltage [mV].
+
+    Returns
+    -------
+    vm, lost : (node,) array
+        After the change [mV].
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from twinheart.cell.gates import add_change
+    >>> vm, lost, small = jnp.float32(-85), jnp.float32(0), jnp.float32(1e-6)
+    >>> for _ in range(1000):
+    ...     vm, lost = add_change(vm, lost, small)
+    >>> round(float(vm), 4)
+    -84.999
+    """
+    change = change + lost
+    new = vm + change
+    return new, jax.lax.stop_gradient(change - (new - vm))
 
 
 def derivative(

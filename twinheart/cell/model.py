@@ -26,6 +26,13 @@ class Gate(NamedTuple):
     rate: jax.Array
 
 
+class Follower(Gate):
+    """A variable that relaxes to a value set by currents: stepped as they are, after the gates.
+
+    An exponential step, too: for what relaxes faster than forward Euler bears.
+    """
+
+
 Rates = tuple[Gate | jax.Array, ...]
 State = tuple[jax.Array, ...]
 # Type of a field made by `parameter`: anything array-like goes in, an array comes out.

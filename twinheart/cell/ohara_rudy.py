@@ -24,6 +24,7 @@ class AbstractOHaraRudy2011(AbstractOHaraRudy):
     v_rel: Parameter = parameter(1.0)
     k_jsr: Parameter = parameter(1.5, "mM")
     tau_tr: Parameter = parameter(100.0, "ms")
+    tau_rel_min: Parameter = parameter(0.005, "ms")
     k_o: Parameter = parameter(5.4, "mM")
 
     sites: ClassVar[tuple[str, ...]] = ("ss",)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from twinheart.cell.elementary import SharedExponentials, inverses
-from twinheart.cell.model import Gate
+from twinheart.cell.model import Follower, Gate
 
 GAS_CONSTANT = 8314.0  # mJ/(mol K)
 FARADAY = 96485.0  # C/mol
@@ -221,11 +221,12 @@ def uptake(cell: Any, phosphorylated: jax.Array, ca_i: jax.Array) -> jax.Array:
 
 
 def release_laws(cell: Any, s: dict, i_cal_ss: jax.Array) -> Law:
-    """Rates of the release fluxes that calcium entry triggers, plain and phosphorylated.
+    """Laws of the release fluxes that calcium entry triggers, plain and phosphorylated.
 
     The flux goes to ``-a_rel I_CaL / (1 + (k_jsr / Ca_jsr)^8)`` in the time ``bt / (1 + 0.0123 /
     Ca_jsr)``; bt is 1.25 times longer when phosphorylated. A store that runs empty, as it does in
-    M cells of ToR-ORd, shortens that time to `tau_rel_min`.
+    M cells of ToR-ORd, shortens that time to `tau_rel_min`, where only an exponential step is
+    stable.
     """
     ca = s["ca_jsr"]
     ca2 = ca * ca
@@ -233,10 +234,7 @@ def release_laws(cell: Any, s: dict, i_cal_ss: jax.Array) -> Law:
     steady = (-cell.a_rel * cell.bt) * i_cal_ss * ca8 / (ca8 + cell.k_jsr**8)
     tau = (cell.bt * cell.tau_rel_factor) * ca / (ca + 0.0123)
     tau, tau_p = jnp.maximum(tau, cell.tau_rel_min), jnp.maximum(1.25 * tau, cell.tau_rel_min)
-    return {
-        "j_rel_np": (steady - s["j_rel_np"]) / tau,
-        "j_rel_p": (1.25 * steady - s["j_rel_p"]) / tau_p,
-    }
+    return {"j_rel_np": Follower(steady, 1 / tau), "j_rel_p": Follower(1.25 * steady, 1 / tau_p)}
 
 
 def free_fraction(

@@ -57,9 +57,7 @@ class AbstractOHaraRudy(AbstractCellModel):
     in value between epicardial, endocardial and M cells.
 
     `tau_rel_factor` multiplies the time constants of the release flux and nothing else; it is one
-    in the papers and serves models of infarcted tissue. `tau_rel_min` is 0.001 ms in the authors'
-    code; it acts where a store holds less than 1e-4 mM, and as it is lets forward Euler steps of
-    0.05 ms be stable there (ToR-ORd M, the only cell that comes so low: APD90 0.1 ms shorter).
+    in the papers and serves models of infarcted tissue.
     """
 
     # Cell types and their values of the fields made by `varied`.
@@ -102,6 +100,7 @@ class AbstractOHaraRudy(AbstractCellModel):
     v_rel: eqx.AbstractVar[Parameter]
     k_jsr: eqx.AbstractVar[Parameter]
     tau_tr: eqx.AbstractVar[Parameter]
+    tau_rel_min: eqx.AbstractVar[Parameter]
 
     variant: str = eqx.field(default="endo", static=True)
     g_nal: Parameter = varied("mS/uF")
@@ -168,7 +167,6 @@ class AbstractOHaraRudy(AbstractCellModel):
     k_up: Parameter = parameter(0.00092, "mM")
     bt: Parameter = parameter(4.75, "ms")
     tau_rel_factor: Parameter = parameter(1.0)
-    tau_rel_min: Parameter = parameter(0.03, "ms")
     trpn_max: Parameter = parameter(0.07, "mM")
     k_cmdn: Parameter = parameter(0.00238, "mM")
     k_trpn: Parameter = parameter(0.0005, "mM")

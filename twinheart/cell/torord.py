@@ -142,6 +142,7 @@ class ToRORd(AbstractOHaraRudy):
     v_rel: Parameter = parameter(1.5378)
     k_jsr: Parameter = parameter(1.7, "mM")
     tau_tr: Parameter = parameter(60.0, "ms")
+    tau_rel_min: Parameter = parameter(0.001, "ms")
     k_o: Parameter = parameter(5.0, "mM")
     cl_o: Parameter = parameter(150.0, "mM")
 
