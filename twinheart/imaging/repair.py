@@ -1,8 +1,8 @@
 """Making labels fit for meshing: what is done is said in a sentence, what is unsafe refused."""
 
 import numpy as np
-from jaxtyping import Bool
-from scipy.ndimage import convolve, distance_transform_edt, generate_binary_structure, label
+from jaxtyping import Bool, Int8
+from scipy.ndimage import convolve1d, distance_transform_edt, generate_binary_structure, label
 
 from twinheart.errors import InputError
 from twinheart.imaging.image import voxel_spacing
@@ -23,6 +23,7 @@ from twinheart.imaging.valves import close_walls
 
 _MARGIN = 4  # voxels of background around the heart
 _ISLAND = 0.01  # share of a body below which a separate piece of it is an island
+_LARGE_ISLAND = 0.1  # the same once missing slices no longer part bodies
 _LONELY = 3  # a voxel with fewer of its own among its 26 neighbours is noise
 _MIN_VOXELS = 100  # of a pool or of the muscle
 _NAMES = {OUTSIDE: "background", LV: "LV pool", MUSCLE: "muscle", RV: "RV pool"}
@@ -76,18 +77,21 @@ def repair_masks(masks: ChamberMasks) -> tuple[ChamberMasks, tuple[str, ...]]:
     labels, affine = _cropped(masks)
     _require_bodies(labels, masks)
     repairs: list[str] = []
-    for step in (_without_noise, _without_strays, fill_missing_slices):
-        labels, said = step(labels, affine)
-        repairs += said
+    labels, said = _without_noise(labels)
+    repairs += said
+    labels, said = _without_strays(labels, affine, _ISLAND)
+    repairs += said
+    labels, said = fill_missing_slices(labels, affine)
+    repairs += said
     labels, affine, said = make_isotropic(labels, affine)
     repairs += said
-    labels, said = _without_strays(labels, affine)
-    repairs += said
-    labels, openings, said = close_walls(labels, affine)
-    repairs += said
-    labels, said = _without_strays(labels, affine)
+    labels, said = _without_strays(labels, affine, _LARGE_ISLAND)
     repairs += said
     _require_one_piece(labels, affine)
+    labels, openings, said = close_walls(labels, affine, voxel_spacing(masks.affine))
+    repairs += said
+    labels, said = _without_strays(labels, affine, _LARGE_ISLAND)
+    repairs += said
     openings &= (labels == OUTSIDE) | (labels == BEYOND)
     repaired = ChamberMasks(
         labels == LV,
@@ -133,9 +137,9 @@ def _require_bodies(labels: Labels, masks: ChamberMasks) -> None:
             )
 
 
-def _without_noise(labels: Labels, affine: Affine) -> tuple[Labels, list[str]]:
+def _without_noise(labels: Labels) -> tuple[Labels, list[str]]:
     """Lonely voxels take the label that is most frequent around them."""
-    around = np.stack([convolve((labels == n).astype(np.int8), _CORNERS) for n in range(5)])
+    around = np.stack([_around(labels == n) for n in range(5)])
     own = np.take_along_axis(around, labels[None].astype(int), axis=0)[0] - 1
     lonely = own < _LONELY
     if not lonely.any():
@@ -144,7 +148,15 @@ def _without_noise(labels: Labels, affine: Affine) -> tuple[Labels, list[str]]:
     return labels, [f"{np.count_nonzero(lonely)} single voxels took the label around them"]
 
 
-def _without_strays(labels: Labels, affine: Affine) -> tuple[Labels, list[str]]:
+def _around(mask: Bool[np.ndarray, "i j k"]) -> Int8[np.ndarray, "i j k"]:
+    """Voxels of a mask in the cube of 27 around each voxel."""
+    count = mask.astype(np.int8)
+    for axis in range(3):
+        count = convolve1d(count, [1, 1, 1], axis, mode="constant")
+    return count
+
+
+def _without_strays(labels: Labels, affine: Affine, share: float) -> tuple[Labels, list[str]]:
     """Islands and enclosed holes take the label of the nearest voxel that is none."""
     strays = np.zeros(labels.shape, bool)
     repairs = []
@@ -152,7 +164,7 @@ def _without_strays(labels: Labels, affine: Affine) -> tuple[Labels, list[str]]:
         pieces, sizes = _pieces(labels, number)
         if len(sizes) < 2:
             continue
-        small = np.flatnonzero(sizes < _ISLAND * sizes.sum()) + 1
+        small = np.flatnonzero(sizes < share * sizes.sum()) + 1
         if number == OUTSIDE:
             small = np.setdiff1d(np.arange(1, len(sizes) + 1), np.unique(_faces(pieces)))
         if not len(small):

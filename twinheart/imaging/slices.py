@@ -20,6 +20,8 @@ _MAX_RATIO = 1.5  # of voxel edges that count as nearly isotropic
 _MAX_MISSING = 2
 _NEARLY_EMPTY = 0.05  # of the heart's voxels in the neighbouring slices
 _CAP = 3.0  # mm of wall left over the end of a pool that tapers between two slices
+_VALVE_RADIUS = 4.0  # mm, of the smallest valve
+_RIM = 15.0  # mm from the middle of a valve plane within which its rim is cut off with it
 _FAR = 1e3  # mm
 
 
@@ -151,6 +153,7 @@ def _interpolated(labels: Labels, spacing, axis: int, known: np.ndarray, n: int)
         "rv": slices == RV,
         "beyond": slices == BEYOND,
     }
+    blood = bodies["lv"] | bodies["rv"]
     baseward = _baseward(slices)
     out = np.empty((n * len(slices), *slices.shape[1:]), np.uint8)
     at = (np.arange(len(out)) + 0.5) / n - 0.5
@@ -163,7 +166,7 @@ def _interpolated(labels: Labels, spacing, axis: int, known: np.ndarray, n: int)
             continue
         height = (b - a) * spacing[axis]
         ends = _end_distances(bodies, a, b, in_plane, height)
-        end = _flat_end(ends["hull"], baseward, height)
+        end = _flat_end(ends["hull"], blood[a if baseward > 0 else b], baseward, in_plane, height)
         for z in here:
             t = np.clip((at[z] - a) / (b - a), 0, 1)
             inside = {name: (1 - t) * d[0] + t * d[1] < 0 for name, d in ends.items()}
@@ -210,7 +213,16 @@ def _signed_distance(mask: np.ndarray, spacing) -> np.ndarray:
     return distance_transform_edt(~mask, spacing) - distance_transform_edt(mask, spacing)
 
 
-def _flat_end(hull: tuple[np.ndarray, np.ndarray], baseward: int, height: float) -> np.ndarray:
-    """Columns in which the heart ends towards its base: it was cut off there, it does not taper."""
+def _flat_end(
+    hull: tuple[np.ndarray, np.ndarray], pools: np.ndarray, baseward: int, in_plane, height: float
+) -> np.ndarray:
+    """Columns that were cut off at a valve plane between two slices: they do not taper.
+
+    There the heart ends towards its base, over a width of pool that only a valve has.
+    """
     near, far = hull if baseward > 0 else hull[::-1]
-    return (near < 0) & (far > 0.5 * height) & (baseward != 0)
+    end = (near < 0) & (far > 0.5 * height) & (baseward != 0)
+    core = distance_transform_edt(np.pad(end & pools, 1), in_plane)[1:-1, 1:-1] > _VALVE_RADIUS
+    if not core.any():
+        return core
+    return end & (distance_transform_edt(~core, in_plane) < _RIM)

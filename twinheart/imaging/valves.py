@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import binary_dilation, distance_transform_edt, label
+from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects, label
 
 from twinheart.errors import InputError
 from twinheart.imaging.image import voxel_spacing
@@ -13,12 +13,13 @@ from twinheart.imaging.slices import BEYOND, LV, MUSCLE, OUTSIDE, RV, Affine, La
 _EDGES = np.ones((3, 3, 3), bool)  # neighbours by face, edge or corner
 _NAMES = {LV: "LV", RV: "RV"}
 _CLOSABLE = 2.0  # voxels: the farthest from the wall in a hole at most 2 voxels across
-_MIN_VALVE = 8.0  # mm across
+_MIN_VALVE = 50.0  # mm2: 8 mm across
 _UPWARD = 0.5  # cosine between the normals of a valve and of the base
 _HIGH = 0.5  # share of the pool's height above which valves lie
 _UNWALLED = 0.35  # share of a pool's surface without muscle: then its wall was not segmented
 _RV_WALL = 3.0  # mm, of a wall that was not segmented
 
+Mask = Bool[np.ndarray, "i j k"]
 Voxels = Float[np.ndarray, "voxel 3"]
 
 
@@ -33,9 +34,9 @@ class Contact:
     voxels : (voxel, 3) array
         Voxels of the pool with a face to the outside.
     normal : (3,) array
-        Mean outward direction, RAS, scaled with the number of faces.
+        Sum of the outward normals of the faces, RAS [mm2]; its length is the projected area.
     across : float
-        Width: twice the distance from the wall of the voxel farthest from it [voxels].
+        Width: twice the distance from the wall of the voxel farthest from it [voxels as labelled].
     labelled : bool
         Most of what lies outside is labelled: an atrium or a great vessel.
     """
@@ -47,7 +48,7 @@ class Contact:
     labelled: bool
 
 
-def close_walls(labels: Labels, affine: Affine) -> tuple[Labels, Bool[np.ndarray, "i j k"], list]:
+def close_walls(labels: Labels, affine: Affine, labelled) -> tuple[Labels, Mask, list[str]]:
     """Surround every pool by muscle, except at valves.
 
     Parameters
@@ -56,6 +57,8 @@ def close_walls(labels: Labels, affine: Affine) -> tuple[Labels, Bool[np.ndarray
         `OUTSIDE`, `LV`, `MUSCLE`, `RV` or `BEYOND`, on a nearly isotropic grid with a margin.
     affine : (4, 4) array
         Voxel indices to RAS positions [mm].
+    labelled : (3,) array
+        Spacing of the voxels that were labelled [mm], in which holes are measured.
 
     Returns
     -------
@@ -73,26 +76,29 @@ def close_walls(labels: Labels, affine: Affine) -> tuple[Labels, Bool[np.ndarray
         If a hole more than two voxels across lies away from the valves; it is located.
     """
     labels = labels.copy()
-    repairs = _part_pools(labels, affine)
-    contacts = [c for pool in (LV, RV) for c in _contacts(labels, affine, pool)]
-    base = _base_direction(contacts)
-    repairs += _add_rv_wall(labels, affine, base)
+    scale = voxel_spacing(affine) / labelled
+    repairs = _part_pools(labels, affine, scale)
+    unwalled = _is_unwalled(labels)
+    contacts = [_contacts(labels, affine, scale, p) for p in ((LV,) if unwalled else (LV, RV))]
+    base = _base_direction([found[0].normal for found in contacts if found])
+    if unwalled:
+        repairs.append(_add_rv_wall(labels, affine, base))
     openings = np.zeros(labels.shape, bool)
     for pool in (LV, RV):
         holes = []
-        for contact in _contacts(labels, affine, pool):
+        for contact in _contacts(labels, affine, scale, pool):
             if _is_valve(contact, labels, affine, base):
-                openings |= _mouth(labels, contact)
+                openings |= _mouth(labels, contact, affine)
             else:
                 holes.append(contact)
         for hole in holes:
-            if hole.across > 2 * _CLOSABLE - 1e-6:
+            if not _closable(hole.across):
                 _refuse(hole, affine)
         repairs += _close(labels, affine, pool, openings, holes)
     return labels, openings, repairs
 
 
-def _contacts(labels: Labels, affine: Affine, pool: int) -> list[Contact]:
+def _contacts(labels: Labels, affine: Affine, scale, pool: int) -> list[Contact]:
     """Patches of a pool's surface without wall, the largest first."""
     inside = labels == pool
     outside = (labels == OUTSIDE) | (labels == BEYOND)
@@ -110,31 +116,44 @@ def _contacts(labels: Labels, affine: Affine, pool: int) -> list[Contact]:
     touching = n_faces > 0
     if not touching.any():
         return []
-    # Specks beside a patch belong to it: patches are joined over gaps of two voxels.
-    patches, n = label(binary_dilation(touching, _EDGES), _EDGES)
-    patches[~touching] = 0
-    wall_distance = distance_transform_edt(~(walled & ~touching))
-    to_ras = np.linalg.inv(affine[:3, :3]).T * voxel_spacing(affine).min()
+    # The cofactors of the axes: area vectors of the voxels' faces.
+    face_areas = np.linalg.det(affine[:3, :3]) * np.linalg.inv(affine[:3, :3]).T
+    face_areas *= np.sign(np.linalg.det(affine[:3, :3]))
     found = []
-    for number in range(1, n + 1):
-        here = patches == number
+    for voxels, across in _patches(touching, walled & ~touching, scale):
+        here = tuple(voxels.T)
         found.append(
             Contact(
                 pool=pool,
-                voxels=np.argwhere(here).astype(float),
-                normal=to_ras @ faces[here].sum(axis=0, dtype=float),
-                across=2 * float(wall_distance[here].max()),
+                voxels=voxels.astype(float),
+                normal=face_areas @ faces[here].sum(axis=0, dtype=float),
+                across=across,
                 labelled=bool(2 * n_labelled[here].sum() > n_faces[here].sum()),
             )
         )
     return sorted(found, key=lambda c: -len(c.voxels))
 
 
-def _base_direction(contacts: list[Contact]) -> Float[np.ndarray, "3"]:
-    """From apex to base: where the largest patch of each pool looks; zero if nothing is open."""
+def _patches(touching: Mask, walled: Mask, scale) -> list[tuple[np.ndarray, float]]:
+    """Voxels of each patch of a pool's surface and its width, by the distance to walled surface.
+
+    Specks beside a patch belong to it: patches are joined over gaps of two voxels.
+    """
+    patches, _ = label(binary_dilation(touching, _EDGES), _EDGES)
+    patches[~touching] = 0
+    wall_distance = distance_transform_edt(~walled, scale)
+    found = []
+    for number, box in enumerate(find_objects(patches), 1):
+        here = patches[box] == number
+        voxels = np.argwhere(here) + [side.start for side in box]
+        found.append((voxels, 2 * float(wall_distance[box][here].max())))
+    return found
+
+
+def _base_direction(normals: list[Float[np.ndarray, "3"]]) -> Float[np.ndarray, "3"]:
+    """From apex to base: where the largest patches look; zero if nothing is open."""
     total = np.zeros(3)
-    for pool in (LV, RV):
-        normal = next((c.normal for c in contacts if c.pool == pool), np.zeros(3))
+    for normal in normals:
         total += normal / max(float(np.linalg.norm(normal)), 1e-9)
     return total / max(float(np.linalg.norm(total)), 1e-9)
 
@@ -142,24 +161,30 @@ def _base_direction(contacts: list[Contact]) -> Float[np.ndarray, "3"]:
 def _is_valve(contact: Contact, labels: Labels, affine: Affine, base) -> bool:
     if contact.labelled:
         return True
-    if contact.across * voxel_spacing(affine).min() < _MIN_VALVE:
+    area = float(np.linalg.norm(contact.normal))
+    if area < _MIN_VALVE:
         return False
     along = base @ affine[:3, :3]
     heights = np.argwhere(labels == contact.pool) @ along
     height = (contact.voxels @ along).mean()
     share = (height - heights.min()) / max(float(np.ptp(heights)), 1e-9)
-    upward = contact.normal @ base / max(float(np.linalg.norm(contact.normal)), 1e-9)
-    return bool(upward > _UPWARD and share > _HIGH)
+    return bool(contact.normal @ base > _UPWARD * area and share > _HIGH)
 
 
-def _mouth(labels: Labels, contact: Contact) -> Bool[np.ndarray, "i j k"]:
-    """Voxels outside that share a face with the patch, and those beside them at the pool."""
+def _mouth(labels: Labels, contact: Contact, affine: Affine) -> Mask:
+    """Voxels outside that share a face with the patch, and those beside them at the pool.
+
+    Of a valve plane that specks of muscle cut into pieces only the wide ones are kept.
+    """
     outside = (labels == OUTSIDE) | (labels == BEYOND)
     patch = np.zeros(labels.shape, bool)
     patch[tuple(contact.voxels.astype(int).T)] = True
     core = binary_dilation(patch) & outside
     near_pool = binary_dilation(labels == contact.pool, _EDGES)
-    return outside & near_pool & binary_dilation(core, _EDGES)
+    mouth = outside & near_pool & binary_dilation(core, _EDGES)
+    pieces, n = label(mouth, _EDGES)
+    areas = np.bincount(pieces[core & mouth], minlength=n + 1) * voxel_spacing(affine).min() ** 2
+    return (areas >= _MIN_VALVE)[pieces]
 
 
 def _close(labels: Labels, affine: Affine, pool: int, openings, holes: list[Contact]) -> list[str]:
@@ -177,7 +202,8 @@ def _close(labels: Labels, affine: Affine, pool: int, openings, holes: list[Cont
 
 
 def _refuse(hole: Contact, affine: Affine) -> None:
-    size = hole.across * voxel_spacing(affine).min()
+    face = np.abs(np.linalg.det(affine[:3, :3])) ** (2 / 3)
+    size = 2 * np.sqrt(len(hole.voxels) * face / np.pi)
     raise InputError(
         f"the {_NAMES[hole.pool]} pool leaks through its wall near {place(affine, hole.voxels)}, "
         f"away from the valve plane: the hole is about {size:.0f} mm across and only holes of at "
@@ -185,52 +211,51 @@ def _refuse(hole: Contact, affine: Affine) -> None:
     )
 
 
-def _part_pools(labels: Labels, affine: Affine) -> list[str]:
+def _part_pools(labels: Labels, affine: Affine, scale) -> list[str]:
     """Put muscle between the two pools where they touch, in place."""
     touching = (labels == RV) & binary_dilation(labels == LV, _EDGES)
     if not touching.any():
         return []
-    patches, n = label(touching, _EDGES)
-    apart = distance_transform_edt(touching)
-    widest = int(patches[np.unravel_index(np.argmax(apart), apart.shape)])
-    where = place(affine, np.argwhere(patches == widest))
-    across = 2 * float(distance_transform_edt(_filled(labels, touching)).max())
-    if across > 2 * _CLOSABLE - 1e-6:
+    walled = (labels == RV) & binary_dilation(labels != RV) & ~touching
+    patches = _patches(touching, walled, scale)
+    voxels, across = max(patches, key=lambda p: p[1])
+    where = place(affine, voxels)
+    if not _closable(across):
         raise InputError(
-            f"the pools of LV and RV touch near {where} over about "
-            f"{across * voxel_spacing(affine).min():.0f} mm: at most 2 voxels are parted; add the "
-            "septum that is missing there."
+            f"the pools of LV and RV touch near {where} over about {across:.0f} voxels: at most 2 "
+            "are parted; add the septum that is missing there."
         )
     labels[touching] = MUSCLE
-    return [f"LV and RV pools touched at {n} place(s), parted by muscle, the widest near {where}"]
+    places = f"{len(patches)} place{'s' * (len(patches) > 1)}"
+    return [f"LV and RV pools touched at {places}, parted by muscle, the widest near {where}"]
 
 
-def _filled(labels: Labels, touching) -> Bool[np.ndarray, "i j k"]:
-    """Touching voxels with everything but the surface of the RV pool that has a wall."""
-    walled = (labels == RV) & binary_dilation(labels == MUSCLE) & ~touching
-    return ~walled & binary_dilation(touching, _EDGES)
+def _closable(across: float) -> bool:
+    return across < 2 * _CLOSABLE - 1e-6
 
 
-def _add_rv_wall(labels: Labels, affine: Affine, base) -> list[str]:
-    """Put a wall around the RV's pool if the labels have none, in place."""
-    pool = labels == RV
-    surface = pool & binary_dilation(labels != RV)
-    outside = (labels == OUTSIDE) | (labels == BEYOND)
+def _is_unwalled(labels: Labels) -> bool:
+    """Whether the labels have no wall of the RV, as those of many conventions."""
+    surface = (labels == RV) & binary_dilation(labels != RV)
     free = surface & binary_dilation(labels == OUTSIDE)
-    if np.count_nonzero(free) <= _UNWALLED * np.count_nonzero(surface):
-        return []
+    return np.count_nonzero(free) > _UNWALLED * np.count_nonzero(surface)
+
+
+def _add_rv_wall(labels: Labels, affine: Affine, base) -> str:
+    """Put a wall around the RV's pool, in place."""
+    pool = labels == RV
     distance, nearest = distance_transform_edt(~pool, voxel_spacing(affine), return_indices=True)
-    along = base @ affine[:3, :3]
-    voxels = np.argwhere(outside & (distance <= _RV_WALL))
+    voxels = np.argwhere((labels == OUTSIDE) & (distance <= _RV_WALL))
     below = nearest[(slice(None), *voxels.T)].T
-    heights = np.argwhere(surface) @ along
+    along = base @ affine[:3, :3]
     step = float(np.abs(along).max())
-    # Above the topmost layer of the pool is the valve plane: no wall there.
-    above = ((voxels - below) @ along > 0.5 * step) & (below @ along > heights.max() - 2 * step)
+    top = (np.argwhere(pool) @ along).max() - 2 * step
+    # Above the topmost layers of the pool is the valve plane: no wall there.
+    above = ((voxels - below) @ along > 0.5 * step) & (below @ along > top)
     wall = voxels[~above]
     labels[tuple(wall.T)] = MUSCLE
     added = len(wall) * abs(np.linalg.det(affine[:3, :3])) / 1e3
-    return [
+    return (
         f"the labels have no wall of the RV: {_RV_WALL:g} mm were added around its pool "
         f"({added:.1f} ml)"
-    ]
+    )
