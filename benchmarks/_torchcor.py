@@ -54,16 +54,19 @@ STIMULUS_BOX = 1.5  # mm
 
 
 def torchcor_python() -> Path:
-    """Python of TorchCor's environment, created on first use."""
-    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    probe = [str(python), "-c", "import torch; from torchcor.ionic import TenTusscherPanfilov"]
-    if python.exists() and subprocess.run(probe, capture_output=True).returncode == 0:
-        return python
+    """A Python that has TorchCor: this one, else an environment created on first use."""
+    own = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    import_it = ["-c", "import torch; from torchcor.ionic import TenTusscherPanfilov"]
+    for python in (Path(sys.executable), own):
+        if python.exists():
+            found = subprocess.run([str(python), *import_it], capture_output=True)
+            if found.returncode == 0:
+                return python
     note(f"creating {ENVIRONMENT.name} with {', '.join(PACKAGES)}")
     subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", *PACKAGES]
+    pip = [str(own), "-m", "pip", "install", "--quiet", *PACKAGES]
     subprocess.run(pip, check=True, stdout=sys.stderr)
-    return python
+    return own
 
 
 def torchcor_environment(eager: bool) -> dict[str, str]:
