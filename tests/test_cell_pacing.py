@@ -9,6 +9,7 @@ import pytest
 from tolerances import EXACT32, EXACT64, GRAD
 
 from twinheart.cell import MitchellSchaeffer, apd, biomarkers, get_model, pace_cell
+from twinheart.cell.response import some_beats, start_pacing, timing_of
 from twinheart.errors import ModelError
 
 
@@ -95,6 +96,21 @@ def test_parameters_per_cell_pace_many_cells():
     alone = pace_cell(MitchellSchaeffer(tau_close=200.0), bcl=600.0, dt=0.1)
     np.testing.assert_allclose(together[2], apd(alone.t, alone.vm), rtol=EXACT32)
     assert jnp.all(jnp.diff(together) > 0)
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_changes_below_rounding_add_up(observed):
+    """A slow leak from u = 0.01: a step changes the voltage by 3, later 1, of its 8e-6 mV ulps."""
+    tau, dt, bcl = 1000.0, 0.02, 200.0
+    cell = MitchellSchaeffer(tau_in=1e9, tau_out=tau)
+    start = jnp.float32(-83.75), cell.initial_state()
+    if observed:
+        timing = timing_of(bcl, 1.0, dt, np.float32)
+        beats = some_beats(cell, start_pacing(*start), timing, timing.steps, jnp.float32(0), 5)
+        end = beats[0].vm
+    else:
+        end = pace_cell(cell, amplitude=0, bcl=bcl, dt=dt, n_beats=5, initial=start).vm[-1]
+    assert abs(end - (-85 + 1.25 * (1 - dt / tau) ** 50_000)) < 3 * np.spacing(np.float32(85))
 
 
 def test_stimulus_lasts_its_duration():

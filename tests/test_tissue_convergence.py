@@ -55,7 +55,9 @@ def heart_of(edge: float, fibre=None, size=SIZE) -> Heart:
     return Heart(mesh, f0=None if fibre is None else np.tile(fibre, (mesh.n_tets, 1)))
 
 
-def solution(assembly: Assembly, diffusivity, v0, scheme, dt, t_end, *, g=G, source=None):
+def solution(
+    assembly: Assembly, diffusivity, v0, scheme, dt, t_end, *, g=G, source=None, dtype=np.float64
+):
     """V_m at t_end in mesh order, starting from v0, with a constant source [A/F] if given."""
     steps = round(t_end / dt)
     consistent = isinstance(scheme, CrankNicolson)
@@ -64,7 +66,7 @@ def solution(assembly: Assembly, diffusivity, v0, scheme, dt, t_end, *, g=G, sou
         scheme = CrankNicolson(iterations=iterations_needed(dt, value, rtol=1e-10))
     elif scheme.stages == 1:
         assert stages_needed(dt, value) == 1, "the test would be unstable"
-    tissue = assembly.tissue(diffusivity, consistent=consistent, dtype=np.float64)
+    tissue = assembly.tissue(diffusivity, consistent=consistent, dtype=dtype)
     problem = Monodomain(
         tissue=tissue,
         models=(Passive(g),),
@@ -78,7 +80,7 @@ def solution(assembly: Assembly, diffusivity, v0, scheme, dt, t_end, *, g=G, sou
         probes=jnp.zeros(0, jnp.int32),
         block=1,
     )
-    vm = jnp.asarray(v0[assembly.order])
+    vm = jnp.asarray(v0[assembly.order], dtype)
     state = initial_state(problem)._replace(vm=vm, i_ion=g * vm)
     state, _ = eqx.filter_jit(advance)(problem, state, steps)
     return tissue.to_mesh_order(state.vm)
@@ -220,3 +222,15 @@ def test_one_stage_too_few_is_unstable():
         few = Explicit(stages_needed(dt, value) - 1)
         after = solution(assembly, diffusivity, noise, few, dt, 20 * dt, g=0.0)
     assert not l2(assembly, after) < 1e3 * l2(assembly, noise)
+
+
+@pytest.mark.parametrize("name", [*SCHEMES, "chebyshev"])
+def test_changes_below_rounding_add_up_in_single_precision(name):
+    """A membrane that leaks so little that no step moves a float32 voltage."""
+    v0, g, dt, t_end = np.float32(-85.0), 1e-6, 0.02, 20.0
+    assert v0 - np.float32(dt * g * v0) == v0
+    scheme = Explicit(stages=3) if name == "chebyshev" else SCHEMES[name]
+    assembly = assemble(heart_of(1.0, size=(2.0, 1.0, 1.0)))
+    start = np.full(len(assembly.order), v0)
+    vm = solution(assembly, np.full((1, 3), D), start, scheme, dt, t_end, g=g, dtype=np.float32)
+    assert np.abs(vm - v0 * math.exp(-g * t_end)).max() <= np.spacing(-v0)

@@ -21,7 +21,7 @@ from twinheart.errors import OutputError
 from twinheart.mesh.io.atomic import written_whole
 
 # Rises when the format of the files or the meaning of a result changes.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def cache_folder() -> Path:

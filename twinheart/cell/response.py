@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from twinheart.cell.gates import step
+from twinheart.cell.gates import add_change, step
 from twinheart.cell.model import AbstractCellModel, State
 
 # A response stays above half height for this share of the regular action potential, and for this
@@ -109,9 +109,10 @@ def observe(seen: Observed, levels: Levels, before, after, t, dt, onset) -> Obse
 
 
 class Pacing(NamedTuple):
-    """Where pacing stands: voltage, state, levels, observer."""
+    """Where pacing stands: voltage and what rounding left out of it, state, levels, observer."""
 
     vm: Array
+    lost: Array
     state: State
     levels: Levels
     seen: Observed
@@ -126,17 +127,19 @@ class Timing(NamedTuple):
     dt: Any
 
 
-def start_pacing(vm: Array, state: State) -> Pacing:
-    """Pacing that begins at these values."""
-    return Pacing(vm, state, first_levels(vm), nothing_yet(vm))
+def start_pacing(vm: Array, state: State, levels: Levels | None = None) -> Pacing:
+    """Pacing that begins at these values; without levels, from rest."""
+    levels = first_levels(vm) if levels is None else levels
+    return Pacing(vm, jnp.zeros_like(vm), state, levels, nothing_yet(vm))
 
 
 def one_step(model: AbstractCellModel, at: Pacing, k, i_stim, dt, onset) -> Pacing:
     """Step number `k` of a cycle; the levels stay."""
     i_ion, state = step(model, at.vm, at.state, dt, i_stim)
-    vm = at.vm + dt * (i_stim - i_ion)
+    vm, lost = add_change(at.vm, at.lost, dt * (i_stim - i_ion))
     t = jnp.asarray(k, vm.dtype) * dt
-    return Pacing(vm, state, at.levels, observe(at.seen, at.levels, at.vm, vm, t, dt, onset))
+    seen = observe(at.seen, at.levels, at.vm, vm, t, dt, onset)
+    return Pacing(vm, lost, state, at.levels, seen)
 
 
 def one_beat(

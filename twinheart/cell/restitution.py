@@ -25,7 +25,6 @@ from twinheart.cell.pacing import initial_values, steps_in
 from twinheart.cell.response import (
     Levels,
     Observed,
-    Pacing,
     nothing_yet,
     one_beat,
     one_step,
@@ -403,7 +402,7 @@ class _Setting:
 def _premature(model, at: _Regular, timing, onset, amplitude) -> Observed:
     """What an S2 `onset` steps after S1 did, or S1 where there is none; (interval, *node)."""
     steps, _, last, dt = timing
-    start = Pacing(at.vm, at.state, at.levels, nothing_yet(at.vm))
+    start = start_pacing(at.vm, at.state, at.levels)
     start = jax.tree.map(lambda x: jnp.broadcast_to(x, onset.shape), start)
     later = onset.astype(at.vm.dtype) * dt
 
@@ -427,7 +426,7 @@ def _paced_side_by_side(model, at: _Regular, timing, steps, amplitude) -> Observ
             now, _ = one_beat(model, now, timing._replace(steps=length), amplitude)
             return now._replace(levels=at.levels), now.seen
 
-        start = Pacing(at.vm, at.state, at.levels, nothing_yet(at.vm))
+        start = start_pacing(at.vm, at.state, at.levels)
         return jax.lax.scan(beat, start, lengths)[1]
 
     return jax.vmap(lane)(steps)

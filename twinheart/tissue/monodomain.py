@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from twinheart.cell.gates import add_change
 from twinheart.cell.gates import step as cell_step
 from twinheart.cell.model import AbstractCellModel
 from twinheart.tissue.discrete import Tissue
@@ -70,10 +71,12 @@ class State(NamedTuple):
     The cells are evaluated at the end of a step, for the next one: `i_ion` belongs to `vm`, and
     `cells` are already one step ahead. So a step only gathers arrays that lie in memory; gathering
     a current in the step that computes it, XLA evaluates the cell once for every neighbour.
+    `lost` is what rounding left out of `vm` (see `twinheart.cell.gates.add_change`).
     """
 
     step: Array
     vm: Array
+    lost: Array
     i_ion: Array
     cells: tuple[tuple[Array, ...], ...]
     lat: Array
@@ -111,7 +114,7 @@ def initial_state(problem: Monodomain) -> State:
     never = jnp.full(n, jnp.nan, dtype)
     step = jnp.asarray(0, jnp.int32)
     i_ion, cells = _ionic(problem, step, vm, cells)
-    return State(step, vm, i_ion, cells, never, never, vm, vm)
+    return State(step, vm, jnp.zeros_like(vm), i_ion, cells, never, never, vm, vm)
 
 
 def _ionic(problem: Monodomain, step, vm, cells):
@@ -155,11 +158,12 @@ def _step(problem: Monodomain, state: State) -> State:
     dt = problem.dt.astype(dtype)
     next_step = state.step + 1
     i_stim = _stimulation(problem, state.step)
-    vm = problem.scheme(problem.tissue, state.vm, state.i_ion, i_stim, dt)
+    change = problem.scheme(problem.tissue, state.vm, state.i_ion, i_stim, dt)
+    vm, lost = add_change(state.vm, state.lost, change)
     i_ion, cells = _ionic(problem, next_step, vm, state.cells)
     t0, t1 = state.step.astype(dtype) * dt, next_step.astype(dtype) * dt
     lat = first_activation(state.lat, t0, t1, state.vm, vm, problem.threshold.astype(dtype))
-    return state._replace(step=next_step, vm=vm, i_ion=i_ion, cells=cells, lat=lat)
+    return state._replace(step=next_step, vm=vm, lost=lost, i_ion=i_ion, cells=cells, lat=lat)
 
 
 def _end_of_block(problem: Monodomain, start: State, end: State) -> tuple[State, Samples]:

@@ -51,7 +51,7 @@ class Explicit(eqx.Module):
     smoothed: bool = eqx.field(default=True, static=True)
 
     def __call__(self, tissue: Tissue, vm, i_ion, i_stim, dt) -> NodeField:
-        """V_m one step of `dt` later, given the currents at its start [A/F]."""
+        """Change of V_m over a step of `dt` [mV], given the currents at its start [A/F]."""
         source = i_stim - i_ion
         if self.smoothed:
             passed_on = edge_difference_sum(tissue.spread, tissue.columns, i_ion)
@@ -62,7 +62,7 @@ class Explicit(eqx.Module):
             return diffusion / tissue.lumped + source
 
         if self.stages == 1:
-            return vm + dt * slope(vm)
+            return dt * slope(vm)
         return _chebyshev(slope, vm, dt, self.stages)
 
 
@@ -76,11 +76,12 @@ def _chebyshev(slope, vm, dt, stages: int) -> NodeField:
         t.append(2 * w0 * t[-1] - t[-2])
         dt_.append(2 * t[j - 1] + 2 * w0 * dt_[-1] - dt_[-2])
     w1 = t[stages] / dt_[stages]
-    before, now = vm, vm + (w1 / w0) * dt * slope(vm)
+    # The weights mu and nu of two stages add up to one: they act on the changes since the start.
+    before, now = jnp.zeros_like(vm), (w1 / w0) * dt * slope(vm)
     for j in range(2, stages + 1):
         mu, nu = 2 * w0 * t[j - 1] / t[j], -t[j - 2] / t[j]
         step = 2 * w1 * t[j - 1] / t[j]
-        before, now = now, mu * now + nu * before + step * dt * slope(now)
+        before, now = now, mu * now + nu * before + step * dt * slope(vm + now)
     return now
 
 
@@ -120,17 +121,17 @@ class CrankNicolson(eqx.Module):
     iterations: int = eqx.field(default=12, static=True)
 
     def __call__(self, tissue: Tissue, vm, i_ion, i_stim, dt) -> NodeField:
-        """V_m one step of `dt` later, given the currents at its start [A/F]."""
+        """Change of V_m over a step of `dt` [mV], given the currents at its start [A/F]."""
         half = jnp.asarray(dt / 2, vm.dtype)
         weights = self.consistent.astype(vm.dtype) * tissue.spread - half * tissue.diffusion
 
         def apply(x):
             return tissue.lumped * x + edge_difference_sum(weights, tissue.columns, x)
 
-        reacted = vm + dt * (i_stim - i_ion)
-        flux = 2 * half * edge_difference_sum(tissue.diffusion, tissue.columns, reacted)
+        reaction = dt * (i_stim - i_ion)
+        flux = 2 * half * edge_difference_sum(tissue.diffusion, tissue.columns, vm + reaction)
         diagonal = tissue.lumped - weights.sum(axis=0)
-        return reacted + jacobi_cg(apply, diagonal, flux, jnp.zeros_like(vm), self.iterations)
+        return reaction + jacobi_cg(apply, diagonal, flux, jnp.zeros_like(vm), self.iterations)
 
 
 def iterations_needed(dt: float, stiffness: float, *, rtol: float = 1e-6) -> int:
