@@ -15,7 +15,10 @@ from twinheart.cell import AbstractCellModel, get_model
 from twinheart.ecg import Ecg, Electrodes, lead_field, twelve_lead
 from twinheart.errors import InputError
 from twinheart.tissue import (
+    Built,
+    ConductionSystem,
     Conductivities,
+    Run,
     Scheme,
     Stimulus,
     Velocities,
@@ -40,6 +43,8 @@ class Twin(eqx.Module):
         default, 0.6 and 0.3 m/s), or raw conductivities.
     electrodes : Electrodes, optional
         Where the body-surface potentials are taken; without them there is no ECG.
+    purkinje : ConductionSystem, optional
+        Purkinje tree coupled to the muscle both ways.
 
     Examples
     --------
@@ -54,14 +59,23 @@ class Twin(eqx.Module):
     cell: AbstractCellModel | dict[int, AbstractCellModel]
     conductivity: Conduction | dict[int, Conduction]
     electrodes: Electrodes | None
+    purkinje: ConductionSystem | None
 
-    def __init__(self, heart, cell="tentusscher2006-epi", conductivity=None, electrodes=None):
+    def __init__(
+        self,
+        heart,
+        cell="tentusscher2006-epi",
+        conductivity=None,
+        electrodes=None,
+        purkinje=None,
+    ):
         self.heart = heart
         self.cell = (
             {tag: _model(c) for tag, c in cell.items()} if isinstance(cell, dict) else _model(cell)
         )
         self.conductivity = Velocities() if conductivity is None else conductivity
         self.electrodes = electrodes
+        self.purkinje = purkinje
 
 
 def _model(cell: AbstractCellModel | str) -> AbstractCellModel:
@@ -90,6 +104,8 @@ class Beat(eqx.Module):
         ``"successful"``.
     stats : dict
         Sizes, scheme, expected conduction, wall and compile times.
+    purkinje_lat : (branch_node,) array or None
+        Activation times of the Purkinje tree [ms], or None without one.
     """
 
     lat: Float[np.ndarray, "node"]
@@ -102,6 +118,7 @@ class Beat(eqx.Module):
     vm_file: Path | None
     result: str
     stats: dict[str, Any]
+    purkinje_lat: Float[np.ndarray, "branch_node"] | None = None
 
 
 def simulate(
@@ -195,12 +212,16 @@ def simulate(
         threshold=threshold,
         lead_field=field,
         probes=None if probes is None else np.asarray(probes),
+        purkinje=twin.purkinje,
     )
+    points = heart.mesh.points
+    if twin.purkinje is not None:
+        points = np.concatenate([points, twin.purkinje.tree.points])
     setup_s = time.perf_counter() - start
     done = run(
         built,
         t_end,
-        points=heart.mesh.points,
+        points=points,
         snapshots=snapshots,
         snapshot_every=snapshot_every,
         checkpoint=checkpoint,
@@ -213,22 +234,9 @@ def simulate(
     ecg = None
     if twin.electrodes is not None:
         ecg = twelve_lead(samples.t, samples.potentials, twin.electrodes.names)
-    n_steps = max(done.steps, 1)
-    stats = {
-        "n_nodes": heart.mesh.n_nodes,
-        "n_tets": heart.mesh.n_tets,
-        "dt_ms": dt,
-        "t_end_ms": t_end,
-        "scheme": scheme if isinstance(scheme, str) else eqx.tree_pformat(scheme),
-        "stages": getattr(built.problem.scheme, "stages", None),
-        "conduction": built.conduction,
-        "stiffness": built.stiffness,
-        "device": jax.devices()[0].device_kind,
-        "setup_s": setup_s,
-        "compile_s": done.compile_s,
-        "wall_s": done.wall_s,
-        "ns_per_node_step": 1e9 * done.wall_s / (n_steps * heart.mesh.n_nodes),
-    }
+    tree_lat = None
+    if twin.purkinje is not None:
+        tree_lat = np.asarray(done.state.lat)[built.assembly.place[heart.mesh.n_nodes :]]
     return Beat(
         lat=lat,
         repol=repol,
@@ -239,8 +247,29 @@ def simulate(
         probes=np.asarray(samples.probes),
         vm_file=None if snapshots is None else Path(snapshots),
         result="successful",
-        stats=stats,
+        stats=_stats(twin, built, done, scheme, dt, t_end, setup_s),
+        purkinje_lat=tree_lat,
     )
+
+
+def _stats(twin: Twin, built: Built, done: Run, scheme, dt, t_end, setup_s) -> dict[str, Any]:
+    """Sizes, scheme, expected conduction, times of set-up and run."""
+    n_steps = max(done.steps, 1)
+    return {
+        "n_nodes": twin.heart.mesh.n_nodes,
+        "n_tets": twin.heart.mesh.n_tets,
+        "dt_ms": dt,
+        "t_end_ms": t_end,
+        "scheme": scheme if isinstance(scheme, str) else eqx.tree_pformat(scheme),
+        "stages": getattr(built.problem.scheme, "stages", None),
+        "conduction": built.conduction,
+        "stiffness": built.stiffness,
+        "device": jax.devices()[0].device_kind,
+        "setup_s": setup_s,
+        "compile_s": done.compile_s,
+        "wall_s": done.wall_s,
+        "ns_per_node_step": 1e9 * done.wall_s / (n_steps * twin.heart.mesh.n_nodes),
+    }
 
 
 def intracellular_tensor(twin: Twin) -> Float[np.ndarray, "tet 3 3"]:

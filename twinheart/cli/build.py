@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from twinheart.anatomy import Heart
     from twinheart.cell import AbstractCellModel
     from twinheart.ecg import Electrodes
-    from twinheart.tissue import Conductivities, Stimulus, Velocities
+    from twinheart.tissue import ConductionSystem, Conductivities, Stimulus, Velocities
     from twinheart.twin import Twin
 
 _SIGMAS = ("sigma_il", "sigma_it", "sigma_el", "sigma_et")
@@ -124,25 +124,73 @@ def build_twin(case: Case, heart: "Heart") -> "Twin":
         cell=_cells(case, heart),
         conductivity=_conduction(case.conduction, heart),
         electrodes=_electrodes(case, heart),
+        purkinje=_purkinje(case, heart),
     )
 
 
-def build_stimuli(case: Case) -> list["Stimulus"]:
-    """Stimuli of a case; one at the apex at 0 ms where it names none."""
+def build_stimuli(case: Case, heart: "Heart") -> list["Stimulus"]:
+    """Stimuli of a case; one at the apex at 0 ms where it names none.
+
+    Parameters
+    ----------
+    case : Case
+        A checked case.
+    heart : Heart
+        What `build_heart` made of it.
+
+    Returns
+    -------
+    list of Stimulus
+        One for each place; ``"durrer"`` names several.
+    """
     from twinheart.cli.case import StimulusSection
     from twinheart.tissue import pace
 
-    return [
-        pace(
-            stimulus.where,
-            start=stimulus.start,
-            duration=stimulus.duration,
-            amplitude=stimulus.amplitude,
-            period=stimulus.period,
-            count=stimulus.count,
-        )
-        for stimulus in case.stimuli or [StimulusSection()]
-    ]
+    stimuli = []
+    for section in case.stimuli or [StimulusSection()]:
+        for where, delay in _places(section.where, heart):
+            stimuli.append(
+                pace(
+                    where,
+                    start=section.start + delay,
+                    duration=section.duration,
+                    amplitude=section.amplitude,
+                    period=section.period,
+                    count=section.count,
+                )
+            )
+    return stimuli
+
+
+def _places(where: str, heart: "Heart") -> list[tuple[Any, float]]:
+    """Places that a stimulus acts on, and how much later than its start."""
+    if where != "durrer":
+        return [(where, 0.0)]
+    from twinheart.anatomy.root_sites import root_sites
+
+    return [(site.nodes, site.onset) for site in root_sites(heart.mesh)]
+
+
+def _purkinje(case: Case, heart: "Heart") -> "ConductionSystem | None":
+    section = case.purkinje
+    wanted = any(stimulus.where == "purkinje" for stimulus in case.stimuli)
+    if not (wanted if section.present is None else section.present):
+        return None
+    from twinheart.anatomy.purkinje import grow_purkinje, read_purkinje
+    from twinheart.cell import get_model
+    from twinheart.tissue import ConductionSystem
+
+    if section.files:
+        tree = read_purkinje(section.files)
+    else:
+        tree = grow_purkinje(heart.mesh, seed=section.seed, twig_length=section.twig_length)
+    length = tree.lengths.sum() / 1e3
+    say(
+        f"twinheart: note: Purkinje tree of {tree.n_nodes} nodes and {length:.1f} m, with "
+        f"{len(tree.junctions)} junctions"
+    )
+    cell = None if section.cell is None else get_model(section.cell)
+    return ConductionSystem(tree, cell, cv=section.cv, resistance=section.resistance)
 
 
 def _check_tags(kind: str, tags: list[int], heart: "Heart") -> None:

@@ -201,13 +201,53 @@ class ConductionSection(Section):
         return self
 
 
+class PurkinjeSection(Section):
+    """The Purkinje tree, coupled to the muscle both ways."""
+
+    present: bool | None = key(
+        None, text="Whether the heart has one; absent: where a stimulus is at 'purkinje'."
+    )
+    files: list[str] | None = key(
+        None,
+        text="Trees of line cells (VTU, VTK), each entered at its first point; without files one "
+        "is grown on the endocardia, where surfaces are tagged.",
+    )
+    seed: int = key(0, text="Seed of the grown tree: same heart and seed, same tree.", ge=0)
+    twig_length: float = key(
+        10.0,
+        text="Mean length of a twig, about the distance of junctions.",
+        unit="mm",
+        ge=2,
+        le=100,
+    )
+    cell: str | None = key(
+        None, text="Cell model of the tree, such as 'stewart2009'; that of the muscle if absent."
+    )
+    cv: float = key(
+        2.2,
+        text="Conduction velocity of the tree.",
+        unit="m/s",
+        source="Maguy et al. 2009, doi:10.1161/CIRCRESAHA.108.191809",
+        gt=0,
+    )
+    resistance: float = key(
+        0.6,
+        text="Of a junction with the muscle; sets its delay, about 3.5 ms.",
+        unit="kOhm",
+        source="delay measured by doi:10.3389/fcvm.2023.1158480",
+        gt=0,
+    )
+
+
 class StimulusSection(Section):
     """A stimulus current, or a train of them."""
 
     name: str = key("", text="What the stimulus is, for the report.")
     where: str = key(
         "apex",
-        text="sphere:x,y,z,r | box:x0,y0,z0,x1,y1,z1 | region:TAG | nodes:FILE.vtx | apex; in mm.",
+        text="sphere:x,y,z,r | box:x0,y0,z0,x1,y1,z1 | region:TAG | nodes:FILE.vtx | apex | "
+        "purkinje (the root of the tree) | durrer (ten endocardial sites, one after the other, "
+        "after Durrer et al. 1970); in mm.",
     )
     start: float = key(0.0, text="Start of the first pulse.", unit="ms", ge=0)
     duration: float = key(2.0, text="Length of each pulse.", unit="ms", gt=0)
@@ -257,6 +297,7 @@ class Case(Section):
     heart: HeartSection = key(HeartSection(), text="Geometry.")
     cells: CellsSection = key(CellsSection(), text="Cell models.")
     conduction: ConductionSection = key(ConductionSection(), text="Conduction.")
+    purkinje: PurkinjeSection = key(PurkinjeSection(), text="Conduction system.")
     stimuli: list[StimulusSection] = key([], text="Stimuli; none means one at the apex at 0 ms.")
     simulation: SimulationSection = key(SimulationSection(), text="Time.")
     ecg: EcgSection = key(EcgSection(), text="Electrodes.")
@@ -304,6 +345,12 @@ def read_case(path: str | Path, overrides: Mapping[str, Any] | None = None) -> C
     cells = table.get("cells")
     for region in _tables(cells.get("regions") if isinstance(cells, dict) else None):
         region["model"] = located("cells.model", region.get("model"), folder)
+    purkinje = table.get("purkinje")
+    if isinstance(purkinje, dict) and isinstance(purkinje.get("files"), list):
+        purkinje["files"] = [
+            str(folder / Path(name).expanduser()) if isinstance(name, str) else name
+            for name in purkinje["files"]
+        ]
     for stimulus in _tables(table.get("stimuli")):
         where = stimulus.get("where")
         if isinstance(where, str) and where.startswith("nodes:"):

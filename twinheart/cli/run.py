@@ -60,7 +60,7 @@ def run_case(case: Case, folder: Path, *, resume: bool = False) -> dict[str, Any
         start = time.perf_counter()
         heart = build_heart(case)
         twin = build_twin(case, heart)
-        beat = _simulate(case, twin, build_stimuli(case), folder, resume=resume)
+        beat = _simulate(case, twin, build_stimuli(case, heart), folder, resume=resume)
         files = write_results(case, twin, beat, folder)
         if case.output.report:
             files += _report(case, twin, beat, folder)

@@ -37,8 +37,8 @@ _Set = Annotated[
 _Stim = Annotated[
     list[str] | None,
     _option(
-        "sphere:x,y,z,r | box:x0,y0,z0,x1,y1,z1 | region:TAG | nodes:FILE.vtx | apex (mm); may be "
-        "repeated. 2 ms, 50 A/F, at 0 ms.",
+        "sphere:x,y,z,r | box:x0,y0,z0,x1,y1,z1 | region:TAG | nodes:FILE.vtx | apex | purkinje | "
+        "durrer (mm); may be repeated. 2 ms, 50 A/F, at 0 ms.",
         _TIME,
     ),
 ]

@@ -17,6 +17,7 @@ from twinheart.tissue.conductivity import (
     region_tensor,
 )
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state, solve
+from twinheart.tissue.purkinje import ConductionSystem
 from twinheart.tissue.restitution import (
     CableRefractoryPeriod,
     CableRestitution,
@@ -36,6 +37,7 @@ __all__ = [
     "Built",
     "CableRefractoryPeriod",
     "CableRestitution",
+    "ConductionSystem",
     "ConductionWarning",
     "Conductivities",
     "CrankNicolson",

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +21,13 @@ from twinheart.tissue.cable import (
     continuum_velocity,
     lattice_spacing,
     matched_smoothing,
+    scalar_parameters,
     tune_cv,
 )
 from twinheart.tissue.conductivity import Conduction, Conductivities, Velocities, by_region
 from twinheart.tissue.discrete import Assembly, assemble
 from twinheart.tissue.monodomain import Monodomain, in_node_order
+from twinheart.tissue.purkinje import ConductionSystem, strands_of
 from twinheart.tissue.scheme import (
     CrankNicolson,
     Explicit,
@@ -32,7 +35,7 @@ from twinheart.tissue.scheme import (
     iterations_needed,
     stages_needed,
 )
-from twinheart.tissue.stimulus import Stimulus, stimulus_nodes
+from twinheart.tissue.stimulus import Stimulus, stimulated_roots, stimulus_nodes
 
 # Names under which `simulate` and the command line know the schemes.
 SCHEMES: dict[str, Scheme] = {
@@ -64,7 +67,8 @@ class Built(NamedTuple):
     assembly : Assembly
         Geometry; `Assembly.tissue` gives the diffusion for other diffusivities.
     diffusivity : (region, 3) array
-        Numerical diffusivities along fibre, sheet, normal [mm^2/ms].
+        Numerical diffusivities along fibre, sheet, normal [mm^2/ms]; with a conduction system the
+        two rows of `twinheart.tissue.discrete.Strands` follow.
     conduction : list of dict
         For each region and direction: velocity expected on this mesh, velocity in the continuum
         [m/s], numerical diffusivity, factor.
@@ -91,6 +95,7 @@ def build_monodomain(
     lead_field: Float[np.ndarray, "electrode node"] | None = None,
     probes: Int[np.ndarray, "probe"] | None = None,
     smoothing: float | None = None,
+    purkinje: ConductionSystem | None = None,
     may_block: bool = False,
     dtype=np.float32,
 ) -> Built:
@@ -118,9 +123,11 @@ def build_monodomain(
     lead_field : (electrode, node) array, optional
         In mesh order.
     probes : (probe,) int array, optional
-        Mesh nodes whose V_m is recorded.
+        Mesh nodes whose V_m is recorded; those of the conduction system follow the mesh's.
     smoothing : float, optional
         Smoothing of the ionic current everywhere, instead of the matched one.
+    purkinje : ConductionSystem, optional
+        Purkinje tree coupled to the muscle.
     may_block : bool
         Run raw conductivities even where conduction is expected to block on this mesh.
     dtype : dtype
@@ -144,30 +151,41 @@ def build_monodomain(
     name, method = _named_scheme(scheme)
     cells = by_region(heart, cell, "cell model")
     tissues = by_region(heart, conduction, "conductivity")
-    models, node_model = _models_of_nodes(heart, cells)
+    strands = None if purkinje is None else strands_of(heart, purkinje)
+    points = heart.mesh.points
+    if strands is not None:
+        points = np.concatenate([points, strands.points])
+    models, node_model = _models_of_nodes(heart, cells, len(points), purkinje)
     diffusivity, weights, report = _diffusivities(heart, cells, tissues, dt, method, smoothing)
-    assembly = assemble(heart, node_model, smoothing=weights, pad=True)
     if not may_block:
         _refuse_block(report, lattice_spacing(heart.mesh))
+    if purkinje is not None:
+        row = _tree_row(purkinje, _tree_cell(heart, cells, purkinje), dt, method, smoothing)
+        report.append(row)
+        diffusivity = _with_rows(diffusivity, row["diffusivity"], float(purkinje.junction))
+        weights = _with_rows(weights, row["smoothing"], 0.0)
+    assembly = assemble(heart, node_model, smoothing=weights, strands=strands, pad=True)
     value, worst = assembly.stiffest(diffusivity)
     stiffness = {
         "lambda_max": value,
         "dt_explicit": 2.0 / (1.1 * value),
         "worst_node": worst,
-        "worst_place_mm": heart.mesh.points[worst].tolist(),
+        "worst_place_mm": points[worst].tolist(),
     }
-    n, order = heart.mesh.n_nodes, assembly.order
+    order = assembly.order
     if lead_field is None:
-        lead_field = np.zeros((0, n))
+        lead_field = np.zeros((0, heart.mesh.n_nodes))
     problem = Monodomain(
         tissue=assembly.tissue(
             diffusivity, consistent=isinstance(method, CrankNicolson), dtype=dtype
         ),
-        models=tuple(in_node_order(m, order[node_model[order] == k], n) for k, m in models),
+        models=tuple(
+            in_node_order(m, order[node_model[order] == k], len(points)) for k, m in models
+        ),
         model_sizes=tuple(int((node_model[order] == k).sum()) for k, _ in models),
         stimuli=tuple(stimuli),
         stimulus_masks=tuple(
-            jnp.asarray(assembly.to_node_order(stimulus_nodes(heart, s.where)), dtype)
+            jnp.asarray(assembly.to_node_order(_stimulated(heart, purkinje, s)), dtype)
             for s in stimuli
         ),
         scheme=_fitted(name, method, dt, stiffness),
@@ -178,6 +196,35 @@ def build_monodomain(
         block=max(1, round(_BLOCK_MS / dt)),
     )
     return Built(problem, assembly, diffusivity, report, stiffness)
+
+
+def _stimulated(heart: Heart, purkinje: ConductionSystem | None, stimulus: Stimulus) -> np.ndarray:
+    """Nodes of mesh and tree that a stimulus acts on."""
+    tree = None if purkinje is None else purkinje.tree
+    if isinstance(stimulus.where, str) and stimulus.where == "purkinje":
+        return np.append(np.zeros(heart.mesh.n_nodes, dtype=bool), stimulated_roots(tree))
+    return stimulus_nodes(heart, stimulus.where)
+
+
+def _tree_cell(heart: Heart, cells, purkinje: ConductionSystem) -> AbstractCellModel:
+    """Cell of the tree: its own, or that of the region with the most muscle."""
+    if purkinje.cell is not None:
+        return purkinje.cell
+    size = np.abs(volumes(heart.mesh.points, heart.mesh.tets))
+    largest = max(cells, key=lambda tag: size[heart.regions == tag].sum())
+    return scalar_parameters(cells[largest])
+
+
+def _tree_row(purkinje: ConductionSystem, cell, dt: float, scheme: Scheme, smoothing) -> dict:
+    """Diffusivity and smoothing of the strands, and what to expect of them."""
+    edge = float(purkinje.tree.lengths.mean())
+    tuned = _tuned(cell, Velocities(float(purkinje.cv)), 0, edge, dt, scheme, smoothing)
+    return {"region": "purkinje", "axis": "along", **tuned}
+
+
+def _with_rows(table: np.ndarray, *values: float) -> np.ndarray:
+    """The table with a row for each value, in its first column."""
+    return np.vstack([table, [[value, 0.0, 0.0] for value in values]])
 
 
 def _named_scheme(scheme: str | Scheme) -> tuple[str, Scheme]:
@@ -204,11 +251,11 @@ def _fitted(name: str, scheme: Scheme, dt: float, stiffness: dict) -> Scheme:
     return Explicit(stages, scheme.smoothed)
 
 
-def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel]):
+def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel], n_nodes: int, purkinje):
     """Models as (group, model), one for each set of equations, and the group of every node.
 
     Cells that differ in numbers only become one model with per-node parameters: one kernel is
-    compiled and run for all of them.
+    compiled and run for all of them. Nodes beyond the mesh's are those of the Purkinje tree.
     """
     models: list[AbstractCellModel] = []
     number = {}
@@ -219,6 +266,11 @@ def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel]):
             models.append(model)
         number[tag] = len(models) - 1 if same is None else same
     node_model = _fullest_region(heart, number, len(models))
+    if purkinje is not None:
+        models = [_extended(model, heart.mesh.n_nodes, n_nodes) for model in models]
+        models.append(_tree_cell(heart, cells, purkinje))
+        added = np.full(n_nodes - heart.mesh.n_nodes, len(models) - 1, dtype=np.int32)
+        node_model = np.concatenate([node_model, added])
     groups: list[list[int]] = []
     for k in np.unique(node_model).tolist():
         like = next((g for g in groups if same_equations(models[g[0]], models[k])), None)
@@ -234,6 +286,17 @@ def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel]):
         for g, members in enumerate(groups)
     ]
     return joined, group_of[node_model]
+
+
+def _extended(model: AbstractCellModel, n_mesh: int, n_nodes: int) -> AbstractCellModel:
+    """The model with per-node parameters as long as mesh and tree; the tree's part is not used."""
+
+    def extend(leaf):
+        if not (eqx.is_array(leaf) and leaf.shape == (n_mesh,)):
+            return leaf
+        return jnp.concatenate([leaf, jnp.broadcast_to(leaf[-1], (n_nodes - n_mesh,))])
+
+    return jax.tree.map(extend, model)
 
 
 def _fullest_region(heart: Heart, number: dict[int, int], n_models: int):
@@ -344,5 +407,5 @@ def _warn_large_factors(report: list[dict], spacing: float) -> None:
 
 
 def default_unroll() -> int:
-    """Steps in one loop body: 16 where launches are dear (GPU), 1 on CPU."""
-    return 1 if jax.default_backend() == "cpu" else 16
+    """Steps in one loop body: 5 where launches are dear (GPU), 1 on CPU."""
+    return 1 if jax.default_backend() == "cpu" else 5

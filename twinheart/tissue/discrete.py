@@ -4,12 +4,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from twinheart.anatomy import Heart
 from twinheart.fem import (
     EdgeGraph,
     EllGraph,
+    balance_mass,
     edge_graph,
     edges_to_matrix,
     ell_graph,
@@ -97,8 +98,42 @@ class Tissue(eqx.Module):
         return np.asarray(values)[..., self.place]
 
 
+class Strands(eqx.Module):
+    """One-dimensional tissue beside the mesh: a Purkinje tree and its junctions with the muscle.
+
+    Its nodes follow those of the mesh. In tables with one row a region tag, such as the
+    diffusivities, two rows follow: the strands (diffusivity in the first column) and the junctions
+    (conductance over capacitance, [mm^3/ms], in the first column).
+
+    Parameters
+    ----------
+    points : (strand_node, 3) array
+        Nodes [mm].
+    links : (link, 2) int array
+        Pairs of nodes; strands first, each pair once.
+    is_junction : (link,) bool array
+        Which links join a strand to the muscle.
+    geometry : (link,) array
+        Cross-section over length [mm] of a strand, share of its junction of a junction.
+    mass : (link,) array
+        Off-diagonal consistent mass [mm^3]; zero for junctions.
+    lumped : (strand_node,) array
+        Lumped mass [mm^3].
+    """
+
+    points: Float[np.ndarray, "strand_node 3"]
+    links: Int[np.ndarray, "link 2"]
+    is_junction: Bool[np.ndarray, "link"]
+    geometry: Float[np.ndarray, "link"]
+    mass: Float[np.ndarray, "link"]
+    lumped: Float[np.ndarray, "strand_node"]
+
+
 class Assembly(eqx.Module):
-    """What set-up keeps beside the `Tissue`: graphs and bases in float64, on the host."""
+    """What set-up keeps beside the `Tissue`: graphs and bases in float64, on the host.
+
+    `place` holds the nodes of the mesh, then the `n_strand_nodes` of the strands.
+    """
 
     graph: EdgeGraph
     ell: EllGraph
@@ -109,9 +144,19 @@ class Assembly(eqx.Module):
     order: Int[np.ndarray, "node"]
     place: Int[np.ndarray, "mesh_node"]
     tags: tuple[int, ...] = eqx.field(static=True)
+    n_strand_nodes: int = eqx.field(default=0, static=True)
 
     def to_node_order(self, values: np.ndarray) -> np.ndarray:
-        """Rearrange (..., mesh_node) values to the order of the computation; 0 in the padding."""
+        """Rearrange (..., mesh_node) values to the order of the computation.
+
+        They may go on over the nodes of the strands, and are 0 there if they don't, as they are in
+        the padding.
+        """
+        if values.shape[-1] < len(self.place):
+            absent = len(self.place) - values.shape[-1]
+            values = np.concatenate(
+                [values, np.zeros((*values.shape[:-1], absent), values.dtype)], axis=-1
+            )
         return np.where(_is_padding(self.order, self.place), 0, values[..., self.order])
 
     def tissue(
@@ -131,11 +176,11 @@ class Assembly(eqx.Module):
             spread=jnp.asarray(slot_weights(self.ell, spread), dtype=dtype),
             lumped=jnp.asarray(self.lumped, dtype=dtype),
             order=self.order,
-            place=self.place,
+            place=self.place[: len(self.place) - self.n_strand_nodes],
         )
 
     def stiffest(self, diffusivity: Float[np.ndarray, "region 3"]) -> tuple[float, int]:
-        """Largest eigenvalue of the diffusion [1/ms] and the mesh node where it sits.
+        """Largest eigenvalue of the diffusion [1/ms] and the node where it sits.
 
         It bounds the explicit step, dt < 2 / lambda; one sliver is enough to make it huge.
         """
@@ -149,6 +194,7 @@ def assemble(
     node_group: Int[np.ndarray, "node"] | None = None,
     *,
     smoothing: Float[np.ndarray, "region 3"] | float = 1.0,
+    strands: Strands | None = None,
     pad: bool = False,
 ) -> Assembly:
     """Prepare a heart: order the nodes, find the edges, integrate over the tetrahedra.
@@ -158,9 +204,11 @@ def assemble(
     heart : Heart
         Mesh, fibres and regions.
     node_group : (node,) int array, optional
-        Group of each node (its cell model); groups become contiguous.
+        Group of each node (its cell model), strands included; groups become contiguous.
     smoothing : (region, 3) array or float
         Weights of the rounded mass along fibre, sheet and normal, region tags ascending.
+    strands : Strands, optional
+        One-dimensional tissue coupled to the mesh; `smoothing` then has their two rows as well.
     pad : bool
         End each group in isolated nodes, at most 63 or 2 % of it, so that its length divides evenly
         among vector lanes and cores: XLA cuts loops over the nodes into equal parts for the cores
@@ -171,21 +219,60 @@ def assemble(
     Assembly
         Everything geometric; `Assembly.tissue` adds the diffusivities.
     """
-    mesh = heart.mesh
-    order = rcm_order(edge_graph(mesh.tets, mesh.n_nodes))
+    points = heart.mesh.points
+    if strands is not None:
+        points = np.concatenate([points, strands.points])
+    order = rcm_order(_linked(edge_graph(heart.mesh.tets, len(points)), strands))
     groups = [order] if node_group is None else _grouped(order, node_group[order])
     order = np.concatenate([_padded(group) for group in groups] if pad else groups)
     _, place = np.unique(order, return_index=True)
-    mesh = TetMesh(mesh.points[order], place[mesh.tets])
+    mesh = TetMesh(points[order], place[heart.mesh.tets])
     graph = edge_graph(mesh.tets, mesh.n_nodes)
     tags, region = np.unique(heart.regions, return_inverse=True)
-    basis, mass_edges, round_edges, lumped = _integrate(
-        mesh, graph, fibre_frame(heart), region.ravel(), np.asarray(smoothing)
-    )
+    smoothing = np.asarray(smoothing)
+    parts = _integrate(mesh, graph, fibre_frame(heart), region.ravel(), smoothing)
+    if strands is not None:
+        graph = _linked(graph, strands, place)
+        parts = _with_strands(parts, strands, len(tags), smoothing)
+        parts[-1][place[heart.mesh.n_nodes :]] = strands.lumped
+    basis, mass_edges, round_edges, lumped = parts
     lumped[_is_padding(order, place)] = 1.0
     tags = tuple(int(t) for t in tags)
     ell = ell_graph(graph)
-    return Assembly(graph, ell, basis, mass_edges, round_edges, lumped, order, place, tags)
+    added = 0 if strands is None else len(strands.points)
+    return Assembly(graph, ell, basis, mass_edges, round_edges, lumped, order, place, tags, added)
+
+
+def _linked(graph: EdgeGraph, strands: Strands | None, place=None) -> EdgeGraph:
+    """The graph with the links of the strands behind its edges."""
+    if strands is None:
+        return graph
+    links = strands.links if place is None else place[strands.links]
+    edges = np.concatenate([graph.edges, np.sort(links, axis=1).astype(graph.edges.dtype)])
+    return EdgeGraph(edges, graph.tet_edges, graph.n_nodes)
+
+
+def _with_strands(parts, strands: Strands, n_regions: int, smoothing):
+    """Basis and masses with entries for the links of the strands."""
+    basis, mass_edges, round_edges, lumped = parts
+    n_links = len(strands.links)
+    geometry = np.zeros((n_links, 3))
+    geometry[:, 0] = strands.geometry
+    first = np.arange(basis.n_edges, basis.n_edges + n_links, dtype=np.int32)
+    row = np.where(strands.is_junction, n_regions + 1, n_regions).astype(np.int32)
+    basis = DiffusionBasis(
+        np.concatenate([basis.edge, first]),
+        np.concatenate([basis.region, row]),
+        np.concatenate([basis.geometry, geometry]),
+        basis.n_edges + n_links,
+    )
+    own = np.broadcast_to(smoothing, (n_regions + 2, 3))[row, 0]
+    return (
+        basis,
+        np.concatenate([mass_edges, strands.mass]),
+        np.concatenate([round_edges, own * strands.mass]),
+        lumped,
+    )
 
 
 def _grouped(order, group) -> list[np.ndarray]:
@@ -207,6 +294,8 @@ def _is_padding(order, place):
 def _integrate(mesh, graph, frame, region, smoothing, chunk=500_000):
     """Sum over the tetrahedra, a chunk at a time: diffusion basis, two masses on edges, lumped."""
     n_regions = int(region.max(initial=0)) + 1
+    if smoothing.ndim:
+        smoothing = smoothing[:n_regions]
     smoothing = np.broadcast_to(smoothing, (n_regions, 3))
     # An entry of the basis is an (edge, region) pair; nearly every edge lies in one region only.
     keys = graph.tet_edges.astype(np.int64) * n_regions + region[:, None]
@@ -237,7 +326,8 @@ def _integrate(mesh, graph, frame, region, smoothing, chunk=500_000):
         geometry,
         graph.n_edges,
     )
-    return basis, mass_edges, round_edges, lumped
+    weights = np.bincount(pairs // n_regions, geometry.sum(axis=1), graph.n_edges)
+    return basis, mass_edges, round_edges, balance_mass(graph, weights, lumped)
 
 
 # How far the rounded moment may exceed the element's own: bounds the eigenvalues of E by 1.6.

@@ -6,9 +6,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.spatial import KDTree
 
 from twinheart.anatomy import Heart
 from twinheart.anatomy.frame import apex_node
+from twinheart.anatomy.purkinje import PurkinjeTree
 from twinheart.errors import InputError, ModelError
 from twinheart.types import Array
 
@@ -25,7 +27,8 @@ class Stimulus(eqx.Module):
     where : str or (k,) int array
         ``"sphere:x,y,z,r"`` or ``"box:x0,y0,z0,x1,y1,z1"`` [mm], ``"region:TAG"``,
         ``"nodes:FILE.vtx"`` (openCARP node list), ``"apex"`` (3 mm around the node farthest from
-        the base along the long axis), or node indices.
+        the base along the long axis), ``"purkinje"`` (the roots of the Purkinje tree), or node
+        indices.
     start, duration : float
         First onset and length of a pulse [ms].
     amplitude : float
@@ -141,11 +144,28 @@ def stimulus_nodes(heart: Heart, where: str | np.ndarray) -> Bool[np.ndarray, "n
     else:
         raise InputError(
             f"stimulus place '{where}' is not understood; expected 'sphere:x,y,z,r', "
-            "'box:x0,y0,z0,x1,y1,z1', 'region:TAG', 'nodes:FILE.vtx' or 'apex'."
+            "'box:x0,y0,z0,x1,y1,z1', 'region:TAG', 'nodes:FILE.vtx', 'apex' or 'purkinje'."
         )
     if not chosen.any():
         raise ModelError(f"stimulus '{where}' hits no node: {nearest}; move or enlarge it.")
     return chosen
+
+
+def stimulated_roots(tree: PurkinjeTree | None) -> Bool[np.ndarray, "branch_node"]:
+    """Nodes of a Purkinje tree that the place ``"purkinje"`` names: within 3 mm of a root.
+
+    Raises
+    ------
+    ModelError
+        If there is no tree.
+    """
+    if tree is None:
+        raise ModelError(
+            "the stimulus is at the Purkinje tree, but this twin has none: grow one with "
+            "twinheart.anatomy.grow_purkinje and pass it on as a ConductionSystem."
+        )
+    gap, _ = KDTree(tree.points[tree.roots]).query(tree.points)
+    return gap <= 3.0
 
 
 def _mark(chosen, nodes, source):
