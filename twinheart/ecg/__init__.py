@@ -1,6 +1,13 @@
 """The body-surface ECG: electrodes, lead field, the twelve leads, features and files."""
 
-from twinheart.ecg.electrodes import Electrodes, read_electrodes, standard_12_lead
+from twinheart.ecg.electrodes import (
+    Electrodes,
+    move_electrodes,
+    on_skin,
+    place_electrodes,
+    read_electrodes,
+    standard_12_lead,
+)
 from twinheart.ecg.features import (
     RWaveProgression,
     qrs_bounds,
@@ -17,6 +24,9 @@ __all__ = [
     "Electrodes",
     "RWaveProgression",
     "lead_field",
+    "move_electrodes",
+    "on_skin",
+    "place_electrodes",
     "qrs_bounds",
     "qrs_duration",
     "qt_interval",

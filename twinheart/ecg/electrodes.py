@@ -2,16 +2,19 @@
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial import ConvexHull
 
 from twinheart.anatomy import Heart
+from twinheart.anatomy.body import BodyFrame, nearest_on_skin, skin_along, template_body
 from twinheart.anatomy.frame import clearance, heart_frame
 from twinheart.errors import InputError, UnitError
+from twinheart.mesh import TriMesh
 from twinheart.units import length_factor
 
 LIMB = ("RA", "LA", "LL")
@@ -31,21 +34,15 @@ ALIASES = {
 
 _MAX_BYTES = 1_000_000
 
-# Millimetres to the left, front and head of the heart's centre in an adult chest: the midline is
-# 25 mm to the right of the centre, V1 and V2 beside the sternum, V4 in the mid-clavicular line,
-# V5 and V6 level with it in the anterior and mid axillary lines, limb electrodes on the shoulders
-# and the left hip.
-_TYPICAL_OFFSETS = {
-    "RA": (-195.0, -30.0, 180.0),
-    "LA": (145.0, -30.0, 180.0),
-    "LL": (110.0, -30.0, -220.0),
-    "V1": (-50.0, 72.0, 30.0),
-    "V2": (0.0, 76.0, 30.0),
-    "V3": (32.0, 76.0, 15.0),
-    "V4": (65.0, 66.0, 0.0),
-    "V5": (98.0, 38.0, 0.0),
-    "V6": (125.0, -35.0, 0.0),
-}
+# Places in the body of `BodyFrame`. The unit of length is the chest's width; V4 to V6 lie one
+# intercostal space below V1 and V2, beside the sternum.
+_STERNUM, _ONE_RIB = 25 / 300, 30 / 300
+_MID_CLAVICULAR = 0.3
+_ANTERIOR_AXILLARY = np.radians(40.0)  # around the section, from the side (V6) towards the front
+_SHOULDER = np.radians(40.0)  # from the chest's centre, above the horizontal
+_HIP, _ABOVE_END = 0.8, 0.08  # below the chest's centre; at least this share of the trunk above
+# its lower end
+_FAR = 20.0  # greatest distance of an electrode from the skin [mm]
 
 
 class Electrodes(eqx.Module):
@@ -161,7 +158,7 @@ def read_electrodes(path: str | Path, *, required: Iterable[str] = STANDARD) -> 
 
 
 def standard_12_lead(heart: Heart, *, margin: float = 10.0) -> Electrodes:
-    """The nine electrodes of the 12-lead ECG, placed around a heart without a torso.
+    """The nine electrodes of the 12-lead ECG, on an average adult body laid around a heart.
 
     Parameters
     ----------
@@ -177,11 +174,11 @@ def standard_12_lead(heart: Heart, *, margin: float = 10.0) -> Electrodes:
 
     Notes
     -----
-    The heart is laid into an average adult chest: apex to the left, forwards and down, right
-    ventricle to the right and forwards. The electrodes then take fixed places relative to the
-    heart's centre, 82 mm away (V2) to 267 mm (RA); all distances grow by one factor where a large
-    heart would reach closer than `margin`. Use measured positions where they exist: moving an
-    electrode by a centimetre changes the precordial leads.
+    The heart is laid into an average adult chest (`template_body`): apex to the left, forwards and
+    down, right ventricle to the right and forwards. The electrodes then take their places on the
+    skin (`place_electrodes`); all distances from the heart's centre grow by one factor where a
+    large heart would reach closer than `margin`. Use measured positions where they exist: moving
+    an electrode by a centimetre changes the precordial leads.
 
     Examples
     --------
@@ -191,10 +188,186 @@ def standard_12_lead(heart: Heart, *, margin: float = 10.0) -> Electrodes:
     >>> standard_12_lead(Heart(slab((8.0, 2.0, 2.0), 1.0))).names[3:]
     ('V1', 'V2', 'V3', 'V4', 'V5', 'V6')
     """
-    frame = heart_frame(heart.mesh)
-    offsets = frame.from_patient(np.array([_TYPICAL_OFFSETS[name] for name in STANDARD]))
-    factor = max(1.0, clearance(heart.mesh, frame.centre, offsets, margin))
-    return Electrodes(STANDARD, frame.centre + factor * offsets)
+    centre = heart_frame(heart.mesh).centre
+    placed = place_electrodes(*template_body(heart.mesh))
+    offsets = placed.positions[: len(STANDARD)] - centre
+    factor = max(1.0, clearance(heart.mesh, centre, offsets, margin))
+    return Electrodes(STANDARD, centre + factor * offsets)
+
+
+def place_electrodes(skin: TriMesh, frame: BodyFrame) -> Electrodes:
+    """Electrodes of the 12-lead ECG by the anatomical rule, on the skin of a body.
+
+    Parameters
+    ----------
+    skin : TriMesh
+        Closed surface of the body, normals outwards [mm].
+    frame : BodyFrame
+        Where its chest is (`body_frame`, `template_body`).
+
+    Returns
+    -------
+    Electrodes
+        ``RA, LA, LL, V1 ... V6, RL``: V1 and V2 in the fourth intercostal space right and left of
+        the sternum; V4 in the fifth in the mid-clavicular line, V3 midway between V2 and V4; V5
+        in the anterior axillary line and V6 in the mid-axillary line, level with V4; RA and LA on
+        the shoulders, RL and LL on the hips.
+
+    Raises
+    ------
+    MeshError
+        If the chest's centre is not inside the skin.
+
+    References
+    ----------
+    Kligfield et al. 2007, Recommendations for the standardization and interpretation of the
+    electrocardiogram, doi:10.1161/CIRCULATIONAHA.106.180200.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy import demo_heart
+    >>> from twinheart.anatomy.body import template_body
+    >>> from twinheart.ecg import place_electrodes
+    >>> skin, frame = template_body(demo_heart().mesh)
+    >>> frame.to_body(place_electrodes(skin, frame).positions)[3, :2].round()
+    array([-25., 110.])
+    """
+    width, depth = frame.width, frame.depth
+    end = frame.to_body(skin.points)[:, 2]
+    hip = max(-_HIP * width, end.min() + _ABOVE_END * np.ptp(end))
+    fifth = -_ONE_RIB * width
+
+    def on_skin(start, direction):
+        origin = frame.from_body(np.array([start]))[0]
+        return skin_along(skin, origin, np.asarray(direction, dtype=float) @ frame.axes)
+
+    def ahead(left: float, head: float):
+        return on_skin((left, 0.0, head), (0.0, 1.0, 0.0))
+
+    around = (np.cos(_ANTERIOR_AXILLARY) * width, np.sin(_ANTERIOR_AXILLARY) * depth, 0.0)
+    up = (np.cos(_SHOULDER), 0.0, np.sin(_SHOULDER))
+    clavicular, sternum = _MID_CLAVICULAR * width, _STERNUM * width
+    at = {
+        "RA": on_skin((0.0, 0.0, 0.0), (-up[0], 0.0, up[2])),
+        "LA": on_skin((0.0, 0.0, 0.0), up),
+        "LL": on_skin((0.0, 0.0, hip), (1.0, 0.0, 0.0)),
+        "V1": ahead(-sternum, 0.0),
+        "V2": ahead(sternum, 0.0),
+        "V3": ahead((sternum + clavicular) / 2, fifth / 2),
+        "V4": ahead(clavicular, fifth),
+        "V5": on_skin((0.0, 0.0, fifth), around),
+        "V6": on_skin((0.0, 0.0, fifth), (1.0, 0.0, 0.0)),
+        "RL": on_skin((0.0, 0.0, hip), (-1.0, 0.0, 0.0)),
+    }
+    return Electrodes(at, np.array(list(at.values())))
+
+
+def move_electrodes(
+    electrodes: Electrodes,
+    shifts: Mapping[str, Sequence[float | int]],
+    skin: TriMesh,
+    frame: BodyFrame,
+) -> Electrodes:
+    """Shift some electrodes along the skin.
+
+    Parameters
+    ----------
+    electrodes : Electrodes
+        On the skin.
+    shifts : mapping of str to (3,) sequences
+        For each electrode to be moved: mm to the body's left, front and head. The electrode is
+        then put back onto the skin.
+    skin, frame : TriMesh, BodyFrame
+        The body.
+
+    Returns
+    -------
+    Electrodes
+        The others stay where they are.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, a shift is not three numbers, or it leads far away from the skin.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy import demo_heart
+    >>> from twinheart.anatomy.body import template_body
+    >>> from twinheart.ecg import move_electrodes, place_electrodes
+    >>> skin, frame = template_body(demo_heart().mesh)
+    >>> moved = move_electrodes(place_electrodes(skin, frame), {"V1": (0, 0, 20)}, skin, frame)
+    >>> frame.to_body(moved.positions)[3, ::2].round()
+    array([-25.,  20.])
+    """
+    positions = electrodes.positions.copy()
+    for given, shift in shifts.items():
+        name = canonical_name(given)
+        if name not in electrodes.names:
+            raise InputError(
+                f"there is no electrode '{given}' to move; known are {', '.join(electrodes.names)}."
+            )
+        shift = np.asarray(shift, dtype=float)
+        if shift.shape != (3,) or not np.isfinite(shift).all():
+            raise InputError(
+                f"the shift of {name} is not three numbers: mm to the left, front and head."
+            )
+        k = electrodes.names.index(name)
+        positions[k] += shift @ frame.axes
+    moved = Electrodes(electrodes.names, positions)
+    changed = (positions != electrodes.positions).any(axis=1)
+    fitted = on_skin(moved, skin).positions
+    return Electrodes(moved.names, np.where(changed[:, None], fitted, electrodes.positions))
+
+
+def on_skin(electrodes: Electrodes, skin: TriMesh, heart: Heart | None = None) -> Electrodes:
+    """Put electrodes onto the nearest skin; refuse those that are far from it or in the heart.
+
+    Parameters
+    ----------
+    electrodes : Electrodes
+        Positions [mm], measured or moved.
+    skin : TriMesh
+        Closed surface of the body.
+    heart : Heart, optional
+        No electrode may lie within its convex hull.
+
+    Returns
+    -------
+    Electrodes
+        The same, on the skin.
+
+    Raises
+    ------
+    InputError
+        If an electrode is more than 20 mm away from the skin, or inside the heart.
+
+    Examples
+    --------
+    >>> from twinheart.ecg import Electrodes, on_skin
+    >>> from twinheart.mesh import TriMesh
+    >>> flat = TriMesh([[0.0, 0, 0], [90, 0, 0], [0, 90, 0]], [[0, 1, 2]])
+    >>> on_skin(Electrodes(["V1"], [[10.0, 10.0, 5.0]]), flat).positions
+    array([[10., 10.,  0.]])
+    """
+    if heart is not None:
+        hull = ConvexHull(heart.mesh.points[np.unique(heart.mesh.tets)])
+        beyond = electrodes.positions @ hull.equations[:, :3].T + hull.equations[:, 3]
+        inside = np.flatnonzero(beyond.max(axis=1) <= 0)
+        if inside.size:
+            raise InputError(
+                f"electrode {electrodes.names[inside[0]]} lies inside the heart, "
+                f"{-beyond[inside[0]].max():.0f} mm deep: electrodes belong on the skin."
+            )
+    fitted = nearest_on_skin(skin, electrodes.positions)
+    away = np.linalg.norm(fitted - electrodes.positions, axis=1)
+    if away.max() > _FAR:
+        k = int(away.argmax())
+        raise InputError(
+            f"electrode {electrodes.names[k]} is {away[k]:.0f} mm away from the skin, at most "
+            f"{_FAR:g} mm are bridged: check its position, or the size and place of the torso."
+        )
+    return Electrodes(electrodes.names, fitted)
 
 
 def _read_text(path: Path) -> str:
