@@ -14,16 +14,19 @@ from twinheart.fem.assembly import (
 from twinheart.fem.ell import EllGraph, edge_difference_sum, ell_graph, rcm_order, slot_weights
 from twinheart.fem.laplace import solve_dirichlet, solve_laplace
 from twinheart.fem.solve import jacobi_cg, lambda_max
+from twinheart.fem.step import balance_mass, explicit_step
 from twinheart.fem.trajectory import nodal_gradient, trajectory_length
 
 __all__ = [
     "EdgeGraph",
     "EllGraph",
+    "balance_mass",
     "consistent_mass",
     "edge_difference_sum",
     "edge_graph",
     "edges_to_matrix",
     "ell_graph",
+    "explicit_step",
     "gradients",
     "jacobi_cg",
     "lambda_max",

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from twinheart.errors import MeshError
 from twinheart.mesh import TetMesh
+from twinheart.mesh.quality import volumes
 from twinheart.types import Points, Tets
 
 # The six edges of a tetrahedron as pairs of its local vertices.
@@ -248,7 +249,7 @@ def lumped_mass(mesh: TetMesh) -> Float[np.ndarray, "node"]:
     >>> round(float(lumped_mass(slab((1.0, 1.0, 1.0), 0.5)).sum()), 12)
     1.0
     """
-    _, volume = gradients(mesh.points, mesh.tets)
+    volume = np.abs(volumes(mesh.points, mesh.tets))
     return np.bincount(mesh.tets.ravel(), np.repeat(volume / 4.0, 4), mesh.n_nodes)
 
 
