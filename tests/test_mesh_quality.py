@@ -13,6 +13,7 @@ from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.quality import (
     TET_EDGES,
+    aspect_ratios,
     boundary_triangles,
     components,
     dihedral_angles,
@@ -22,6 +23,8 @@ from twinheart.mesh.quality import (
     enclosed_volume,
     flatness,
     mean_edge,
+    pinches,
+    tet_shapes,
     triangle_areas,
     volumes,
 )
@@ -41,6 +44,7 @@ def test_regular_tetrahedron_has_its_known_measures():
     assert np.allclose(np.abs(volumes(REGULAR, ONE)), length**3 / np.sqrt(72), rtol=EXACT64)
     assert np.allclose(dihedral_angles(REGULAR, ONE), np.degrees(np.arccos(1 / 3)), rtol=EXACT64)
     assert np.allclose(flatness(REGULAR, ONE), np.sqrt(2 / 3), rtol=EXACT64)
+    assert np.allclose(aspect_ratios(REGULAR, ONE), 1.0, rtol=EXACT64)
 
 
 def test_edges_are_sorted_and_unique():
@@ -59,6 +63,25 @@ def test_edges_of_no_cell_are_none():
 def test_flat_tetrahedron_has_angles_0_and_180():
     square = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
     assert sorted(set(dihedral_angles(square, ONE).ravel().tolist())) == [0.0, 180.0]
+
+
+def test_flat_tetrahedron_has_no_finite_aspect():
+    square = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    assert np.isinf(aspect_ratios(square, ONE)).all()
+
+
+def test_shapes_agree_with_volumes_angles_and_the_stiffness_matrix():
+    mesh = irregular(3, 20)
+    stiff, volume, angle = tet_shapes(mesh.points, mesh.tets)
+    np.testing.assert_allclose(volume, volumes(mesh.points, mesh.tets), rtol=EXACT64)
+    np.testing.assert_allclose(angle, dihedral_angles(mesh.points, mesh.tets).min(1), atol=1e-6)
+    # the gradients of the barycentric functions are rows of the inverse of the corners' matrix
+    corners = mesh.points[mesh.tets]
+    rows = np.concatenate([np.ones((mesh.n_tets, 4, 1)), corners], axis=2)
+    gradient = np.linalg.inv(rows)[:, 1:]
+    expected = volume[:, None] * (gradient**2).sum(axis=1)
+    np.testing.assert_allclose(stiff, expected, rtol=1e-6)
+    assert tet_shapes(REGULAR, ONE[:, [1, 0, 2, 3]])[2] == -tet_shapes(REGULAR, ONE)[2]
 
 
 def test_sliver_angle_is_exact():
@@ -84,6 +107,21 @@ def test_boundary_agrees_when_indices_exceed_63_bit_keys():
     triangles = boundary_triangles(tets)
     shifted = boundary_triangles(tets + 3_000_000) - 3_000_000
     assert np.array_equal(np.sort(np.sort(triangles, 1), 0), np.sort(np.sort(shifted, 1), 0))
+
+
+def test_pinches_say_where_two_blocks_touch_along_an_edge():
+    block = slab((1.0, 1.0, 1.0), 0.5)
+    # two pairs of blocks that share nothing but an edge of 1 mm, 20 mm apart
+    shifts = [(0, 0, 0), (1, 1, 0), (20, 0, 0), (21, 1, 0)]
+    points = np.concatenate([block.points + np.array(s, dtype=float) for s in shifts])
+    tets = np.concatenate([block.tets + k * block.n_nodes for k in range(4)])
+    points, same = np.unique(points.round(9), axis=0, return_inverse=True)
+    triangles = boundary_triangles(same.ravel()[tets])
+    places, n_edges = pinches(points, triangles, within=0.6)
+    assert np.allclose(np.sort(places[:, 0]), [1, 21])
+    assert np.allclose(places[:, 1:], [1, 0.5])
+    assert n_edges.tolist() == [2, 2]
+    assert len(pinches(block.points, boundary_triangles(block.tets), within=1.0)[0]) == 0
 
 
 def test_components_are_ordered_by_size_and_orphans_come_last():

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from twinheart.mesh.core import TetMesh, TriMesh
 from twinheart.types import Points, Tets, Triangles
@@ -40,9 +41,7 @@ def edges(cells: Int[np.ndarray, "cell corner"]) -> Int[np.ndarray, "edge 2"]:
     """
     if len(cells) == 0:
         return np.zeros((0, 2), dtype=np.int32)
-    keys = edge_keys(cells).ravel()
-    keys.sort()
-    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    keys = unique_edge_keys(cells)
     return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1).astype(np.int32)
 
 
@@ -73,6 +72,21 @@ def edge_keys(cells: Int[np.ndarray, "cell corner"]) -> Int[np.ndarray, "local c
         row <<= 32
         row |= np.maximum(cells[:, i], cells[:, j])
     return keys
+
+
+def unique_edge_keys(cells: Int[np.ndarray, "cell corner"]) -> Int[np.ndarray, "edge"]:
+    """`edge_keys` of every edge once, ascending; by sorting, as `numpy.unique` is slower here.
+
+    Examples
+    --------
+    >>> from twinheart.mesh.quality import unique_edge_keys
+    >>> import numpy as np
+    >>> len(unique_edge_keys(np.array([[0, 1, 2, 3], [1, 2, 3, 4]])))
+    9
+    """
+    keys = edge_keys(cells).ravel()
+    keys.sort()
+    return keys[np.diff(keys, prepend=-1) != 0]
 
 
 def edge_lengths(
@@ -142,13 +156,86 @@ def dihedral_angles(points: Points, tets: Tets) -> Float[np.ndarray, "tet 6"]:
     """
     angles = np.empty((len(tets), 6))
     for rows, corner in _corners(points, tets):
-        normal = [_cross(corner[j] - corner[i], corner[k] - corner[i]) for i, j, k in TET_FACES]
+        normal = [cross(corner[j] - corner[i], corner[k] - corner[i]) for i, j, k in TET_FACES]
         volume6 = np.abs(_volume6(corner))
         for column, (i, j) in enumerate(TET_EDGES):
             k, m = (n for n in range(4) if n not in (i, j))
             sine = volume6 * _norm(corner[j] - corner[i])
-            angles[rows, column] = np.arctan2(sine, -_dot(normal[k], normal[m]))
+            angles[rows, column] = np.arctan2(sine, -dot(normal[k], normal[m]))
     return np.degrees(angles, out=angles)
+
+
+def tet_shapes(
+    points: Points, tets: Tets
+) -> tuple[Float[np.ndarray, "tet 4"], Float[np.ndarray, "tet"], Float[np.ndarray, "tet"]]:
+    r"""What decides the explicit time step, in one pass: stiffness, volume and smallest angle.
+
+    Parameters
+    ----------
+    points : (node, 3) array
+        Coordinates [mm].
+    tets : (tet, 4) int array
+        Node indices.
+
+    Returns
+    -------
+    stiffness : (tet, 4) array
+        :math:`\int |\nabla\lambda_a|^2 = |N_a|^2 / (9 V)` of each corner, with the area vector
+        :math:`N_a` of the opposite face [mm].
+    volume : (tet,) array
+        Volumes [mm^3]; negative where it is flipped.
+    angle : (tet,) array
+        Smallest dihedral angle [degrees]; negative where it is flipped.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh.quality import tet_shapes
+    >>> unit = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    >>> stiffness, volume, angle = tet_shapes(unit, np.array([[0, 1, 2, 3]]))
+    >>> stiffness.round(3), angle.round(1)
+    (array([[0.5  , 0.167, 0.167, 0.167]]), array([54.7]))
+    """
+    stiffness, volume, angle = np.empty((len(tets), 4)), np.empty(len(tets)), np.empty(len(tets))
+    for rows, corner in _corners(points, tets):
+        normal = [cross(corner[j] - corner[i], corner[k] - corner[i]) for i, j, k in TET_FACES]
+        square = [dot(n, n) for n in normal]
+        volume6 = _volume6(corner)
+        volume[rows] = volume6 / 6.0
+        scale = 1.0 / np.maximum(6.0 * np.abs(volume6), 1e-300)
+        cosine = np.full(len(volume6), -1.0)
+        for a in range(4):
+            stiffness[rows, a] = square[a] * scale
+            for b in range(a):
+                root = np.sqrt(np.maximum(square[a] * square[b], 1e-300))
+                np.maximum(cosine, -dot(normal[a], normal[b]) / root, out=cosine)
+        sign = np.where(volume6 > 0, 1.0, -1.0)
+        angle[rows] = sign * np.degrees(np.arccos(np.minimum(cosine, 1.0)))
+    return stiffness, volume, angle
+
+
+def aspect_ratios(points: Points, tets: Tets) -> Float[np.ndarray, "tet"]:
+    r"""Longest edge over :math:`2 \sqrt 6` inscribed radii: 1 if regular, infinite if flat.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh.quality import aspect_ratios
+    >>> unit = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    >>> aspect_ratios(unit, np.array([[0, 1, 2, 3]])).round(3)
+    array([1.366])
+    """
+    ratio = np.empty(len(tets))
+    for rows, corner in _corners(points, tets):
+        longest = np.max([_norm(corner[j] - corner[i]) for i, j in TET_EDGES], axis=0)
+        normals = [cross(corner[j] - corner[i], corner[k] - corner[i]) for i, j, k in TET_FACES]
+        # radius r = 3 V / A, with 6 V and 2 A at hand: r = volume6 / areas
+        areas = np.sum([_norm(n) for n in normals], axis=0)
+        inside = np.abs(_volume6(corner)) * 2 * np.sqrt(6)
+        ratio[rows] = np.divide(
+            longest * areas, inside, out=np.full(len(areas), np.inf), where=inside > 0
+        )
+    return ratio
 
 
 def flatness(points: Points, tets: Tets) -> Float[np.ndarray, "tet"]:
@@ -165,7 +252,7 @@ def flatness(points: Points, tets: Tets) -> Float[np.ndarray, "tet"]:
     ratio = np.empty(len(tets))
     for rows, corner in _corners(points, tets):
         longest = np.max([_norm(corner[j] - corner[i]) for i, j in TET_EDGES], axis=0)
-        normals = [_cross(corner[j] - corner[i], corner[k] - corner[i]) for i, j, k in TET_FACES]
+        normals = [cross(corner[j] - corner[i], corner[k] - corner[i]) for i, j, k in TET_FACES]
         scale = np.max([_norm(n) for n in normals], axis=0) * longest
         volume6 = np.abs(_volume6(corner))
         ratio[rows] = np.divide(volume6, scale, out=np.zeros_like(scale), where=scale > 0)
@@ -183,7 +270,7 @@ def triangle_areas(points: Points, triangles: Triangles) -> Float[np.ndarray, "t
     array([1.])
     """
     a, b, c = (points[triangles[:, i]].T for i in range(3))
-    return 0.5 * _norm(_cross(b - a, c - a))
+    return 0.5 * _norm(cross(b - a, c - a))
 
 
 def enclosed_volume(points: Points, triangles: Triangles) -> float:
@@ -201,7 +288,7 @@ def enclosed_volume(points: Points, triangles: Triangles) -> float:
         return 0.0
     centred = points - points[triangles].mean(axis=(0, 1))
     a, b, c = (centred[triangles[:, i]].T for i in range(3))
-    return float(_dot(_cross(a, b), c).sum() / 6.0)
+    return float(dot(cross(a, b), c).sum() / 6.0)
 
 
 def boundary_triangles(tets: Tets) -> Triangles:
@@ -243,6 +330,23 @@ def boundary_triangles(tets: Tets) -> Triangles:
     return faces[np.sort(order[starts & ends])].astype(np.int32)
 
 
+def renumbered(
+    cells: Int[np.ndarray, "cell corner"], n_nodes: int
+) -> tuple[Int[np.ndarray, "used"], Int[np.ndarray, "cell corner"]]:
+    """The nodes that cells use, ascending, and the cells in terms of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh.quality import renumbered
+    >>> renumbered(np.array([[7, 2, 5]]), 9)
+    (array([2, 5, 7]), array([[2, 0, 1]]))
+    """
+    used = np.zeros(n_nodes, dtype=bool)
+    used[cells] = True
+    return np.flatnonzero(used), (np.cumsum(used) - 1)[cells]
+
+
 def components(cells: Int[np.ndarray, "cell corner"], n_nodes: int) -> Int[np.ndarray, "node"]:
     """Connected component of each node: 0 is the one with most cells, 1 the next, and so on.
 
@@ -279,6 +383,52 @@ def components(cells: Int[np.ndarray, "cell corner"], n_nodes: int) -> Int[np.nd
     return rank[labels]
 
 
+def pinches(
+    points: Points, triangles: Triangles, *, within: float
+) -> tuple[Float[np.ndarray, "place 3"], Int[np.ndarray, "place"]]:
+    """Places where a surface touches itself: edges that more or less than two triangles share.
+
+    Where a mesh is too coarse for a thin wall or a narrow gap, its boundary does that.
+
+    Parameters
+    ----------
+    points : (node, 3) array
+        Coordinates [mm].
+    triangles : (triangle, 3) int array
+        Surface.
+    within : float
+        Such edges at most this far from each other [mm] make one place.
+
+    Returns
+    -------
+    places : (place, 3) array
+        Their centres [mm], the one with most edges first; none for a manifold.
+    n_edges : (place,) int array
+        Edges in each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh.quality import pinches
+    >>> fan = np.array([[0, 1, 2], [1, 0, 3], [0, 1, 4], [1, 0, 5]])
+    >>> points = np.array([[0, 0, 0], [2, 0, 0], [1, 1, 0], [1, -1, 0], [1, 0, 1], [1, 0, -1.0]])
+    >>> pinches(points, fan[:, ::-1], within=0.5)[0][0]
+    array([1., 0., 0.])
+    """
+    keys, count = np.unique(edge_keys(triangles), return_counts=True)
+    keys = keys[count != 2]
+    if len(keys) == 0:
+        return np.zeros((0, 3)), np.zeros(0, dtype=np.int64)
+    middle = 0.5 * (points[keys >> 32] + points[keys & 0xFFFFFFFF])
+    near = KDTree(middle).query_pairs(within, output_type="ndarray")
+    graph = coo_array((np.ones(len(near), dtype=bool), near.T), shape=(len(keys), len(keys)))
+    count, place = connected_components(graph, directed=False)
+    n_edges = np.bincount(place, minlength=count)
+    centres = np.stack([np.bincount(place, x, count) for x in middle.T], axis=1) / n_edges[:, None]
+    order = np.argsort(-n_edges, kind="stable")
+    return centres[order], n_edges[order]
+
+
 def _corners(points: Points, tets: Tets) -> Iterator[tuple[slice, list[np.ndarray]]]:
     """The four corners of some tetrahedra at a time, each as (3, tet): rows are contiguous."""
     for start in range(0, len(tets), _CHUNK):
@@ -288,18 +438,36 @@ def _corners(points: Points, tets: Tets) -> Iterator[tuple[slice, list[np.ndarra
 
 def _volume6(corner: list[np.ndarray]) -> np.ndarray:
     a, b, c = (corner[i] - corner[0] for i in (1, 2, 3))
-    return _dot(_cross(a, b), c)
+    return dot(cross(a, b), c)
 
 
 def _norm(a: np.ndarray) -> np.ndarray:
-    return np.sqrt(_dot(a, a))
+    return np.sqrt(dot(a, a))
 
 
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Scalar products of vectors given as rows of components: (3, n) and (3, n) to (n,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh.quality import dot
+    >>> dot(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [1.0], [1.0]]))
+    array([6.])
+    """
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Vector products of vectors given as rows of components: (3, n) and (3, n) to (3, n).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh.quality import cross
+    >>> cross(np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0]))
+    array([0., 0., 1.])
+    """
     return np.stack(
         [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
     )
