@@ -3,10 +3,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Float
 
 from twinheart.cell.elementary import relaxed_fraction
 from twinheart.cell.model import AbstractCellModel, Follower, Gate, State
+from twinheart.types import Array
 
 
 def step(
@@ -81,9 +83,9 @@ def _stepped(x, law, dt):
 
 
 def add_change(
-    vm: Float[jax.Array, "*node"],
-    lost: Float[jax.Array, "*node"],
-    change: Float[jax.Array, "*node"],
+    vm: Float[Array, "*node"],
+    lost: Float[Array, "*node"],
+    change: Float[Array, "*node"],
 ) -> tuple[Float[jax.Array, "*node"], Float[jax.Array, "*node"]]:
     """Add to the voltage what a step changes it by, and keep what rounding leaves out.
 
@@ -116,8 +118,8 @@ def add_change(
     >>> round(float(vm), 4)
     -84.999
     """
-    change = change + lost
-    new = vm + change
+    change = jnp.add(change, lost)
+    new = jnp.add(vm, change)
     return new, jax.lax.stop_gradient(change - (new - vm))
 
 

@@ -168,13 +168,15 @@ def _pace(model, vm, state, amplitude, dt, stimulus, samples, beats):
 
     # From beat to beat nothing lost is carried: pacing goes on from voltage and state alone.
     def beat(carry, _):
-        carry = (*carry, jnp.zeros_like(carry[0]))
-        carry, kept = jax.lax.scan(sample, carry, jnp.arange(samples_per_beat))
-        return carry[:2], kept
+        start = (*carry, jnp.zeros_like(carry[0]))
+        (vm, state, _), kept = jax.lax.scan(sample, start, jnp.arange(samples_per_beat))
+        return (vm, state), kept
 
     def unrecorded_beat(carry, _):
-        carry, steps = (*carry, jnp.zeros_like(carry[0])), steps_per_sample * samples_per_beat
-        return jax.lax.scan(advance, carry, jnp.arange(steps))[0][:2], None
+        start = (*carry, jnp.zeros_like(carry[0]))
+        steps = jnp.arange(steps_per_sample * samples_per_beat)
+        (vm, state, _), _ = jax.lax.scan(advance, start, steps)
+        return (vm, state), None
 
     carry, _ = jax.lax.scan(unrecorded_beat, (vm, state), length=beats[0])
     carry, kept = jax.lax.scan(beat, carry, length=beats[1])
