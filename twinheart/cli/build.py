@@ -117,15 +117,17 @@ def build_twin(case: Case, heart: "Heart") -> "Twin":
     ModelError
         If a region of the case does not occur in the heart, or a name is unknown.
     """
+    from twinheart.tissue.scar import has_scar, scarred
     from twinheart.twin import Twin
 
-    return Twin(
-        heart,
-        cell=_cells(case, heart),
-        conductivity=_conduction(case.conduction, heart),
-        electrodes=_electrodes(case, heart),
-        purkinje=_purkinje(case, heart),
-    )
+    cells, conduction = _cells(case, heart), _conduction(case.conduction, heart)
+    electrodes, purkinje = _electrodes(case, heart), _purkinje(case, heart)
+    if case.scar.present and has_scar(heart):
+        say("twinheart: note: border zone and core of the field 'scar' conduct as scar does")
+        heart, cells, conduction = scarred(
+            heart, cells, conduction, condition=case.scar.condition, across=case.scar.across
+        )
+    return Twin(heart, cells, conduction, electrodes, purkinje)
 
 
 def build_stimuli(case: Case, heart: "Heart") -> list["Stimulus"]:

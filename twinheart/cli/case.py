@@ -7,29 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from twinheart.cell.registry import is_model_file
+from twinheart.cli.section import ScarSection, Section, key
 from twinheart.errors import InputError
 
 MAX_BYTES = 1_000_000  # a case file is a page of text; anything larger is not one
-
-
-def key(default: Any = ..., *, text: str, unit: str = "", source: str = "", **limits: Any) -> Any:
-    """Declare a key: its default, what it means, its unit and where the default comes from."""
-    extra: dict[str, Any] = {"unit": unit, "source": source}
-    if isinstance(default, list | dict):
-        return Field(
-            default_factory=default.copy, description=text, json_schema_extra=extra, **limits
-        )
-    return Field(default, description=text, json_schema_extra=extra, **limits)
-
-
-class Section(BaseModel):
-    """A table of the case file: strict types, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
 class HeartSection(Section):
@@ -297,6 +282,7 @@ class Case(Section):
     heart: HeartSection = key(HeartSection(), text="Geometry.")
     cells: CellsSection = key(CellsSection(), text="Cell models.")
     conduction: ConductionSection = key(ConductionSection(), text="Conduction.")
+    scar: ScarSection = key(ScarSection(), text="Scar.")
     purkinje: PurkinjeSection = key(PurkinjeSection(), text="Conduction system.")
     stimuli: list[StimulusSection] = key([], text="Stimuli; none means one at the apex at 0 ms.")
     simulation: SimulationSection = key(SimulationSection(), text="Time.")

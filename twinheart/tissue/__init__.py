@@ -13,6 +13,7 @@ from twinheart.tissue.conductivity import (
     NIEDERER_2011,
     PURKINJE_LEARNING_2025,
     Conductivities,
+    NonConducting,
     Velocities,
     region_tensor,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "CrankNicolson",
     "Explicit",
     "Monodomain",
+    "NonConducting",
     "Run",
     "Samples",
     "Scheme",

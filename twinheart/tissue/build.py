@@ -24,7 +24,13 @@ from twinheart.tissue.cable import (
     scalar_parameters,
     tune_cv,
 )
-from twinheart.tissue.conductivity import Conduction, Conductivities, Velocities, by_region
+from twinheart.tissue.conductivity import (
+    Conduction,
+    Conductivities,
+    NonConducting,
+    Velocities,
+    by_region,
+)
 from twinheart.tissue.discrete import Assembly, assemble
 from twinheart.tissue.monodomain import Monodomain, in_node_order
 from twinheart.tissue.purkinje import ConductionSystem, strands_of
@@ -109,7 +115,7 @@ def build_monodomain(
         Cell model, or one for each region tag; a node takes the region that fills most of its
         surroundings. Parameters are numbers or one value for each node of the mesh. Cells that
         differ in numbers only are computed as one model.
-    conduction : Conductivities, Velocities or dict of int to either
+    conduction : Conductivities, Velocities, NonConducting or dict of int to any of them
         Tissue, or one for each region tag.
     stimuli : sequence of Stimulus
         Pulses.
@@ -164,7 +170,15 @@ def build_monodomain(
         report.append(row)
         diffusivity = _with_rows(diffusivity, row["diffusivity"], float(purkinje.junction))
         weights = _with_rows(weights, row["smoothing"], 0.0)
-    assembly = assemble(heart, node_model, smoothing=weights, strands=strands, pad=True)
+    dead = [tag for tag, tissue in tissues.items() if isinstance(tissue, NonConducting)]
+    assembly = assemble(
+        heart,
+        node_model,
+        smoothing=weights,
+        strands=strands,
+        conducting=~np.isin(heart.regions, dead) if dead else None,
+        pad=True,
+    )
     value, worst = assembly.stiffest(diffusivity)
     stiffness = {
         "lambda_max": value,
@@ -334,6 +348,8 @@ def _diffusivities(heart, cells, tissues, dt, scheme, smoothing):
     report = []
     diffusivity, weights = np.zeros((len(tissues), 3)), np.zeros((len(tissues), 3))
     for k, (tag, tissue) in enumerate(tissues.items()):
+        if isinstance(tissue, NonConducting):
+            continue
         for axis in axes:
             key = (id(cells[tag]), id(tissue), axis)
             if key not in known:

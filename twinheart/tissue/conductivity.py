@@ -169,7 +169,18 @@ class Velocities(eqx.Module):
         return jnp.stack([self.cv_l, self.cv_t, self.cv_n])
 
 
-Conduction = Conductivities | Velocities
+class NonConducting(eqx.Module):
+    """Tissue that carries no current, such as the core of a scar: no diffusion, no load.
+
+    Examples
+    --------
+    >>> from twinheart.tissue import NonConducting
+    >>> NonConducting()
+    NonConducting()
+    """
+
+
+Conduction = Conductivities | Velocities | NonConducting
 
 
 def by_region(heart: Heart, given: Any, kind: str) -> dict[int, Any]:

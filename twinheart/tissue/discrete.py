@@ -195,6 +195,7 @@ def assemble(
     *,
     smoothing: Float[np.ndarray, "region 3"] | float = 1.0,
     strands: Strands | None = None,
+    conducting: Bool[np.ndarray, "tet"] | None = None,
     pad: bool = False,
 ) -> Assembly:
     """Prepare a heart: order the nodes, find the edges, integrate over the tetrahedra.
@@ -209,6 +210,8 @@ def assemble(
         Weights of the rounded mass along fibre, sheet and normal, region tags ascending.
     strands : Strands, optional
         One-dimensional tissue coupled to the mesh; `smoothing` then has their two rows as well.
+    conducting : (tet,) bool array, optional
+        Where there is living tissue; the rest has no mass and must have no diffusivity.
     pad : bool
         End each group in isolated nodes, at most 63 or 2 % of it, so that its length divides evenly
         among vector lanes and cores: XLA cuts loops over the nodes into equal parts for the cores
@@ -230,13 +233,13 @@ def assemble(
     graph = edge_graph(mesh.tets, mesh.n_nodes)
     tags, region = np.unique(heart.regions, return_inverse=True)
     smoothing = np.asarray(smoothing)
-    parts = _integrate(mesh, graph, fibre_frame(heart), region.ravel(), smoothing)
+    parts = _integrate(mesh, graph, fibre_frame(heart), region.ravel(), smoothing, conducting)
     if strands is not None:
         graph = _linked(graph, strands, place)
         parts = _with_strands(parts, strands, len(tags), smoothing)
         parts[-1][place[heart.mesh.n_nodes :]] = strands.lumped
     basis, mass_edges, round_edges, lumped = parts
-    lumped[_is_padding(order, place)] = 1.0
+    lumped[lumped == 0] = 1.0  # padding, and what lies within tissue that does not conduct
     tags = tuple(int(t) for t in tags)
     ell = ell_graph(graph)
     added = 0 if strands is None else len(strands.points)
@@ -291,7 +294,7 @@ def _is_padding(order, place):
     return place[order] != np.arange(len(order))
 
 
-def _integrate(mesh, graph, frame, region, smoothing, chunk=500_000):
+def _integrate(mesh, graph, frame, region, smoothing, conducting, chunk=500_000):
     """Sum over the tetrahedra, a chunk at a time: diffusion basis, two masses on edges, lumped."""
     n_regions = int(region.max(initial=0)) + 1
     if smoothing.ndim:
@@ -310,6 +313,8 @@ def _integrate(mesh, graph, frame, region, smoothing, chunk=500_000):
         for axis, projector in enumerate(frame):
             local = tet_stiffness(grad, volume, projector[part])
             geometry[:, axis] += np.bincount(entry[part].ravel(), local.ravel(), len(pairs))
+        if conducting is not None:
+            volume = volume * conducting[part]
         found = graph.tet_edges[part].ravel()
         mass_edges += np.bincount(found, np.repeat(volume / 20.0, 6), graph.n_edges)
         root = sum(
