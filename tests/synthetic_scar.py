@@ -76,8 +76,8 @@ class Scar(NamedTuple):
     plan: Plan
     mesh: TetMesh
 
-    def distances(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distance to the core, and to core, channels and halo; negative inside."""
+    def distances(self, points: np.ndarray, bordered: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Distance to the core, and to core, channels and halo (if bordered); negative inside."""
         plan = self.plan
         p = self._along_wall(points)
         radii = np.array(plan.radii)
@@ -97,7 +97,7 @@ class Scar(NamedTuple):
         if plan.valve_gap:  # the strand fills all the way from the core to the base
             beside = np.abs(p[:, 0]) - 0.8 * radii[0]
             zone = np.minimum(zone, np.maximum(beside, -p[:, 1]))
-        return core, zone
+        return core, zone if bordered else core
 
     def _along_wall(self, points: np.ndarray) -> np.ndarray:
         """Arc length around the LV and height towards the base, from the middle of the core."""
@@ -130,11 +130,11 @@ def noise_free(scar: Scar, convention: Convention, points: np.ndarray) -> np.nda
     """
     core, border = (perfect(points).value(t) for t in (convention.core, convention.border))
     half = (core - border) / 2 if border < core else (core - HEALTHY) / 4
-    levels = [HEALTHY, border - half, border + half, core + half]
+    levels = [HEALTHY, max(HEALTHY, border - half), border + half, core + half]
     levels.append(max(BRIGHTEST, levels[-1]) if convention.core.of == "max" else levels[-1])
-    to_core, to_zone = scar.distances(points)
+    to_core, to_zone = scar.distances(points, border < core)
     if border == core:
-        to_zone, levels[2] = to_core, levels[3]
+        levels[2] = levels[3]
     steps = (to_zone - _TERRACE, to_zone, to_core, to_core + _TERRACE)
     values = np.full(len(points), HEALTHY)
     for distance, low, high in zip(steps, levels[:-1], levels[1:], strict=True):
@@ -175,7 +175,8 @@ def synthetic_lge(
     values[muscle] = noise_free(scar, convention, points[muscle])
     values = values.reshape(shape)
     plain = np.zeros(len(points), dtype=bool)
-    plain[muscle] = scar.distances(points[muscle])[1] > _TERRACE + _RAMP / 2
+    bordered = convention.border != convention.core
+    plain[muscle] = scar.distances(points[muscle], bordered)[1] > _TERRACE + _RAMP / 2
     plain = plain.reshape(shape)
     values = gaussian_filter(values, blur / size)
     white = noise * BRIGHTEST

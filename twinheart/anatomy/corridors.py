@@ -137,7 +137,7 @@ def find_corridors(mesh: TetMesh, classes: Int[np.ndarray, "tet"]) -> list[Corri
     found = []
     for root in roots:
         found += _corridors_of(root, step)[0]
-    measured = [_measure(mesh, zone, numbers, part, (part.level + 2) * step) for part in found]
+    measured = [_measure(mesh, zone, numbers, part) for part in found]
     return sorted((m for m in measured if m is not None), key=lambda m: -m.mass)
 
 
@@ -293,7 +293,7 @@ def _corridors_of(part: _Part, step: float) -> tuple[list[_Part], int]:
     return found, run
 
 
-def _measure(mesh: TetMesh, zone: _Zone, numbers, part: _Part, depth: float) -> Corridor | None:
+def _measure(mesh: TetMesh, zone: _Zone, numbers, part: _Part) -> Corridor | None:
     """Measures of a corridor; None if it turns out a thread or hardly touches core."""
     inside = np.zeros(len(zone.tets), dtype=bool)
     inside[part.tets] = True
@@ -313,6 +313,8 @@ def _measure(mesh: TetMesh, zone: _Zone, numbers, part: _Part, depth: float) -> 
     lengths = np.sum(streamline_lengths(own, u, start, end), axis=0)
     middle = np.abs(u - 0.5) <= 0.25
     length = float(np.median(lengths[middle] if middle.any() else lengths))
+    healthy = KDTree(mesh.points[np.unique(zone.tets[zone.classes == HEALTHY])])
+    ways = [float(healthy.query(own.points[side])[0].mean()) for side in (start, end)]
     area = _least_section(own, u, volume, length)
     side = triangle_areas(own.points, boundary_triangles(own.tets)).sum()
     side -= zone.area[outside & ~core].sum()
@@ -327,7 +329,7 @@ def _measure(mesh: TetMesh, zone: _Zone, numbers, part: _Part, depth: float) -> 
         tets=numbers[part.tets],
         mouths=np.stack([mesh.points[zone.tets[m]].mean(axis=(0, 1)) for m in part.mouths[:2]]),
         n_mouths=len(part.mouths),
-        length=length + 2 * depth,
+        length=length + sum(ways),
         width=2 * _widest_path(own, clearance, start, end),
         area=area,
         mass=DENSITY * float(volume.sum()) / 1000.0,

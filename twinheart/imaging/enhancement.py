@@ -5,7 +5,7 @@ and all are in use; masses of border zone differ between them by a factor of thr
 by n-SD, 17 by Roes in the same patients), so whoever uses one should see the others beside it.
 
 The intensity of a tetrahedron is the mean over its volume of the image between the voxels
-(trilinear), taken from voxels that lie in the heart for half or more: so blood and lung do not leak
+(trilinear), taken from voxels of which 70 % or more lie in the heart: so blood and lung do not leak
 into the wall. Two quantities of the image enter the thresholds:
 
 * *remote* myocardium, free of scar: the voxels that the user marks; else all the myocardium, seen
@@ -34,7 +34,7 @@ HEALTHY, BORDER, CORE = 0, 1, 2
 # Less of the heart inside the image than this is a mistake of coordinates, not a cropped image.
 _LEAST_COVERED = 0.5
 # Voxels that belong to the heart for less than this share say more about blood or lung.
-_LEAST_SHARE = 0.5
+_LEAST_SHARE = 0.7
 _PEAK_SD = 3.0
 _MAD = 1.4826  # standard deviation over median absolute deviation of a normal distribution
 _FINEST_QUADRATURE = 6
