@@ -8,11 +8,19 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from twinheart.anatomy import Heart
+from twinheart.anatomy.body import BodyFrame, nearest_on_skin, template_body
 from twinheart.anatomy.frame import heart_frame
-from twinheart.ecg import Electrodes, read_electrodes, standard_12_lead
+from twinheart.ecg import (
+    Electrodes,
+    move_electrodes,
+    on_skin,
+    place_electrodes,
+    read_electrodes,
+    standard_12_lead,
+)
 from twinheart.ecg.electrodes import STANDARD
 from twinheart.errors import InputError, MeshError
-from twinheart.mesh import TetMesh
+from twinheart.mesh import TetMesh, TriMesh
 from twinheart.mesh.generate import slab
 
 NINE = {name: [10.0 * i, -20.0, 30.5] for i, name in enumerate(STANDARD)}
@@ -213,6 +221,95 @@ def test_standard_electrodes_are_where_they_belong():
     assert all(p @ front > 0 for p in chest[:5])
     # V6 looks at the left ventricle, V1 at the right
     assert at["V1"] @ frame.rv > 0 > at["V6"] @ frame.rv
+
+
+# on the skin of a body
+
+
+@pytest.fixture(scope="module")
+def body():
+    return template_body(bowl(), width=330.0, depth=240.0)
+
+
+def test_electrodes_follow_the_anatomical_rule(body):
+    skin, frame = body
+    electrodes = place_electrodes(skin, frame)
+    assert electrodes.names == (*STANDARD, "RL")
+    at = dict(zip(electrodes.names, frame.to_body(electrodes.positions), strict=True))
+    left, front, head = range(3)
+    # V1 and V2 mirror each other at the sternum, in the fourth intercostal space
+    assert np.allclose(at["V1"] * [-1, 1, 1], at["V2"], atol=1e-6)
+    assert at["V1"][head] == pytest.approx(0.0, abs=1e-6)
+    # V4 in the fifth, in the mid-clavicular line; V5 and V6 level with it, V6 in the mid-axillary
+    assert at["V5"][head] == pytest.approx(at["V4"][head])
+    assert at["V6"][head] == pytest.approx(at["V4"][head])
+    assert at["V4"][head] < -0.08 * frame.width
+    assert 0.25 * frame.width < at["V4"][left] < 0.35 * frame.width
+    assert at["V6"][front] == pytest.approx(0.0, abs=1e-6)
+    assert at["V4"][left] < at["V5"][left] < at["V6"][left]
+    # V3 midway between V2 and V4
+    assert np.allclose(at["V3"][[0, 2]], (at["V2"] + at["V4"])[[0, 2]] / 2)
+    assert at["RA"][left] < -100 < 100 < at["LA"][left]
+    assert at["RA"][head] > 100
+    assert at["LL"][head] < -150
+    assert np.allclose(at["LL"] * [-1, 1, 1], at["RL"], atol=1e-6)
+
+
+def test_electrodes_lie_on_the_skin(body):
+    skin, frame = body
+    positions = place_electrodes(skin, frame).positions
+    assert np.abs(nearest_on_skin(skin, positions) - positions).max() < 1e-6
+
+
+def test_placement_turns_with_the_body(body):
+    skin, frame = body
+    turn, shift = Rotation.from_euler("xyz", [1.0, 2.0, 3.0]).as_matrix(), np.array([9.0, 8.0, 7.0])
+    there = TriMesh(skin.points @ turn.T + shift, skin.triangles)
+    moved = BodyFrame(frame.centre @ turn.T + shift, frame.axes @ turn.T, frame.width, frame.depth)
+    still, turned = place_electrodes(skin, frame), place_electrodes(there, moved)
+    assert np.abs(turned.positions - (still.positions @ turn.T + shift)).max() < 1e-6
+
+
+def test_one_electrode_moves_along_the_skin(body):
+    skin, frame = body
+    before = place_electrodes(skin, frame)
+    after = move_electrodes(before, {"c2": (0, 0, 20)}, skin, frame)
+    k = before.names.index("V2")
+    others = np.arange(len(before.names)) != k
+    assert np.array_equal(before.positions[others], after.positions[others])
+    assert (
+        np.abs(nearest_on_skin(skin, after.positions[k : k + 1]) - after.positions[k]).max() < 1e-6
+    )
+    step = frame.to_body(after.positions)[k] - frame.to_body(before.positions)[k]
+    assert step[2] == pytest.approx(20.0, abs=1.0)
+    assert np.linalg.norm(step) == pytest.approx(20.0, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("shifts", "words"),
+    [
+        ({"V8": (0, 0, 1)}, "no electrode 'V8'"),
+        ({"V1": (0, 1)}, "V1 is not three numbers"),
+        ({"V1": (0, 0, float("nan"))}, "V1 is not three numbers"),
+        ({"V1": (0, 50, 0)}, "V1 is 50 mm away from the skin"),
+    ],
+)
+def test_shifts_that_make_no_sense_are_refused(body, shifts, words):
+    skin, frame = body
+    with pytest.raises(InputError, match=words):
+        move_electrodes(place_electrodes(skin, frame), shifts, skin, frame)
+
+
+def test_electrodes_in_the_heart_or_far_from_the_skin_are_refused(body):
+    skin, frame = body
+    heart = Heart(bowl())
+    good = place_electrodes(skin, frame).positions[3]
+    assert np.allclose(on_skin(Electrodes(["V1"], [good]), skin, heart).positions, [good])
+    inside = heart_frame(heart.mesh).centre
+    with pytest.raises(InputError, match="V2 lies inside the heart"):
+        on_skin(Electrodes(["V1", "V2"], [good, inside]), skin, heart)
+    with pytest.raises(InputError, match=r"V2 is 3\d mm away from the skin"):
+        on_skin(Electrodes(["V1", "V2"], [good, good + 35.0 * frame.axes[1]]), skin, heart)
 
 
 def test_hearts_without_volume_are_refused():

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from twinheart.cli.terminal import emit, say
-from twinheart.errors import InputError, MeshError
+from twinheart.errors import InputError, MeshError, UnitError
 
 if TYPE_CHECKING:
     from twinheart.anatomy import Heart
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from twinheart.mesh import TetMesh, TriMesh
     from twinheart.mesh.smoothing import Distance
 
+_BODY = (50.0, 2500.0)  # extent of a trunk or a lung [mm]
 _TEMPLATE, _NONE = "template", "none"
 
 
@@ -207,7 +209,13 @@ def _closed(file: Path, remarks: list[str]) -> "TriMesh":
     from twinheart.mesh.quality import boundary_triangles
     from twinheart.mesh.repair import repair
 
-    mesh, report = read_mesh(file)
+    try:
+        mesh, report = read_mesh(file)
+    except UnitError:  # where a heart of this size were none, a body or a lung may be one
+        mesh, report = read_mesh(file, length_unit="mm")
+        if not _BODY[0] < np.ptp(mesh.points, axis=0).max() < _BODY[1]:
+            raise
+        remarks.append(f"{file}: taken as mm, as a body of this size must be")
     remarks += [f"{file}: {sentence}" for sentence in report.sentences()]
     if isinstance(mesh, TetMesh):
         mesh, _ = repair(TriMesh(mesh.points, boundary_triangles(mesh.tets)))

@@ -99,17 +99,18 @@ def signed_distance(surface: TriMesh) -> Distance:
     array([-0.1,  2. ])
     """
     import pyvista as pv
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtkmodules.vtkCommonCore import vtkDoubleArray
+    from vtkmodules.vtkFiltersCore import vtkImplicitPolyDataDistance
 
     body = pv.PolyData.from_regular_faces(surface.points, surface.triangles)
-    implicit = vtk.vtkImplicitPolyDataDistance()
+    implicit = vtkImplicitPolyDataDistance()
     implicit.SetInput(body)
 
     def distance(positions: np.ndarray) -> np.ndarray:
         if not len(positions):
             return np.zeros(0)
-        out = vtk.vtkDoubleArray()
+        out = vtkDoubleArray()
         out.SetNumberOfTuples(len(positions))
         given = np.ascontiguousarray(positions, dtype=np.float64)
         implicit.FunctionValue(numpy_to_vtk(given), out)

@@ -96,7 +96,7 @@ def write_torso_picture(
     for k, tag in enumerate(found):
         fig.text(0.10 + 0.12 * k, 0.018, "\u25a0", size=13, color=_COLOURS[tag], va="center")
         fig.text(0.125 + 0.12 * k, 0.018, tag.name.lower(), size=9, color=INK, va="center")
-    return save(fig, path, dpi=130)
+    return save(fig, path, dpi=130.0)
 
 
 def _box(column: int, row: int) -> tuple[float, float, float, float]:
@@ -168,7 +168,10 @@ def _draw_section(
     corner[three, 3] = corner[three, 0]
     region = torso.cell_fields["region"][crossed]
     colours = [_COLOURS[TorsoRegion(tag)] for tag in region]
-    axes.add_collection(PolyCollection(corner, facecolors=colours, edgecolors=INK, linewidths=0.12))
+    polygons = list(corner)
+    axes.add_collection(
+        PolyCollection(polygons, facecolors=colours, edgecolors=INK, linewidths=0.12)
+    )
     axes.set_aspect("equal")
     axes.autoscale_view()
     axes.set_axis_off()
