@@ -60,7 +60,9 @@ def improve_boundary(
     points, free = mesh.points[nodes], free[nodes]
     for _ in range(_SWEEPS):
         tets, triangles = collapse_edges(points, tets, triangles, free, edge, rounds=_ROUNDS)
-        points = smooth_boundary(points, tets, triangles, distance, edge, iterations=_ITERATIONS)
+        points = smooth_boundary(
+            points, tets, triangles, free, distance, edge, iterations=_ITERATIONS
+        )
     all_points = mesh.points.copy()
     all_points[nodes] = points
     used, tets = renumbered(np.concatenate([mesh.tets[~near], nodes[tets]]), mesh.n_nodes)

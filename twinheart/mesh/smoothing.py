@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from twinheart.mesh.quality import TET_FACES, cross, dot, tet_shapes
+from twinheart.mesh.quality import TET_FACES, cross, dot
 from twinheart.types import Points, Tets, Triangles
 
 # No dihedral angle below this [degrees] gets smaller.
@@ -23,6 +23,7 @@ def smooth_boundary(
     points: Points,
     tets: Tets,
     triangles: Triangles,
+    free: Bool[np.ndarray, "node"],
     distance: Distance,
     edge: float,
     *,
@@ -40,9 +41,11 @@ def smooth_boundary(
     points : (node, 3) array
         Coordinates [mm].
     tets : (tet, 4) int array
-        Positively oriented tetrahedra; those with a node in common with the boundary matter.
+        Positively oriented tetrahedra near the boundary.
     triangles : (triangle, 3) int array
         The boundary.
+    free : (node,) bool array
+        Nodes whose tetrahedra are all among `tets`; others stay.
     distance : callable, (n, 3) array -> (n,) array
         Function [mm] whose zeros are the surface on which the boundary nodes lie.
     edge : float
@@ -71,63 +74,87 @@ def smooth_boundary(
     >>> from twinheart.mesh.stuffing import stuff
     >>> ball = lambda x: np.linalg.norm(x, axis=1) - 10.0
     >>> raw = stuff(ball, ([-10] * 3, [10] * 3), 2.0, improve=False)
-    >>> surface = boundary_triangles(raw.tets)
-    >>> moved = smooth_boundary(raw.points, raw.tets, surface, ball, 2.0, iterations=2)
+    >>> surface, free = boundary_triangles(raw.tets), np.ones(raw.n_nodes, dtype=bool)
+    >>> moved = smooth_boundary(raw.points, raw.tets, surface, free, ball, 2.0, iterations=2)
     >>> moved.shape == raw.points.shape
     True
     """
     surface = np.unique(triangles)
     touching = np.zeros(len(points), dtype=bool)
     touching[surface] = True
-    free = np.zeros(len(points), dtype=bool)
-    free[tets[touching[tets].any(axis=1)]] = True
+    near = np.zeros(len(points), dtype=bool)
+    near[tets[touching[tets].any(axis=1)]] = True
+    free = free & near
     tets = tets[free[tets].any(axis=1)]
-    angle = tet_shapes(points, tets)[2]
+    slope, curvature, angle = _evaluate(points, tets)
     for _ in range(iterations):
-        step = _descent(points, tets)
+        step = _step(tets, slope, curvature, len(points))
         step[~free] = 0.0
-        slope = _gradient(distance, points[surface], edge)
-        square = np.maximum(np.einsum("ni,ni->n", slope, slope), 1e-12)
-        normal_part = np.einsum("ni,ni->n", step[surface], slope) / square
-        step[surface] -= normal_part[:, None] * slope
+        normal = _gradient(distance, points[surface], edge)
+        square = np.maximum(np.einsum("ni,ni->n", normal, normal), 1e-12)
+        along_normal = np.einsum("ni,ni->n", step[surface], normal) / square
+        step[surface] -= along_normal[:, None] * normal
         length = np.linalg.norm(step, axis=1, keepdims=True)
         step *= np.minimum(1.0, _LONGEST_STEP * edge / np.maximum(length, 1e-300))
         moved = points + step
-        moved[surface] = _project(distance, moved[surface], points[surface], slope, square, edge)
-        new_angle = tet_shapes(moved, tets)[2]
-        while (worse := (new_angle < _GUARD_DEGREES) & (new_angle < angle)).any():
-            back = np.zeros(len(points), dtype=bool)
-            back[tets[worse]] = True
-            moved[back] = points[back]
-            redo = back[tets].any(axis=1)
-            new_angle[redo] = tet_shapes(moved, tets[redo])[2]
-        points, angle = moved, new_angle
+        moved[surface] = _project(distance, moved[surface], points[surface], normal, square, edge)
+        slope, curvature, angle = _take_back(moved, points, tets, angle)
+        points = moved
     return points
 
 
-def _descent(points: Points, tets: Tets) -> Float[np.ndarray, "node 3"]:
-    """Damped Newton step of each node with the diagonal bound of the second derivative."""
-    slope, curvature = np.empty((3, len(tets), 4)), np.empty((len(tets), 4))
+def _evaluate(points: Points, tets: Tets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tet, 4, 3) slopes of the objective, (tet, 4) curvatures, (tet,) smallest dihedral angles.
+
+    The angle is -1 where a tetrahedron is turned over.
+    """
+    slope, curvature = np.empty((len(tets), 4, 3)), np.empty((len(tets), 4))
+    angle = np.empty(len(tets))
     for start in range(0, len(tets), _CHUNK):
         rows = slice(start, start + _CHUNK)
         x = [np.ascontiguousarray(points[tets[rows, k]].T) for k in range(4)]
         inward = [cross(x[k] - x[i], x[j] - x[i]) for i, j, k in TET_FACES]
-        scale = 1.0 / dot(x[0] - x[1], inward[0])
-        gradient = [g * scale for g in inward]
-        gram = np.empty((4, 4, len(scale)))
+        six_volumes = dot(x[0] - x[1], inward[0])
+        positive = six_volumes > 0
+        gradient = [g / np.where(positive, six_volumes, 1.0) for g in inward]
+        gram = np.empty((4, 4, len(six_volumes)))
         for k in range(4):
             for a in range(k + 1):
                 gram[k, a] = gram[a, k] = dot(gradient[k], gradient[a])
-        s = gram[0, 0] + gram[1, 1] + gram[2, 2] + gram[3, 3]
+        square = [np.maximum(gram[k, k], 1e-300) for k in range(4)]
+        cosine = np.full(len(six_volumes), -1.0)
+        for k in range(4):
+            for a in range(k):
+                np.maximum(cosine, -gram[k, a] / np.sqrt(square[k] * square[a]), out=cosine)
+        angle[rows] = np.where(positive, np.degrees(np.arccos(np.minimum(cosine, 1.0))), -1.0)
+        s = square[0] + square[1] + square[2] + square[3]
         for k in range(4):
             g = gram[k]
             down = g[0] * gradient[0] + g[1] * gradient[1] + g[2] * gradient[2] + g[3] * gradient[3]
             along = g[0] ** 2 + g[1] ** 2 + g[2] ** 2 + g[3] ** 2
-            slope[:, rows, k] = -2 * s**2 * down
-            curvature[rows, k] = s * (6 * s * g[k] ** 2 + 8 * along**2 / g[k])
-    n = len(points)
-    total = np.maximum(np.bincount(tets.ravel(), curvature.ravel(), n), 1e-300)
-    step = [np.bincount(tets.ravel(), part.ravel(), n) / total for part in slope]
+            slope[rows, k] = (-2 * s**2 * down).T
+            curvature[rows, k] = s * (6 * s * square[k] ** 2 + 8 * along**2 / square[k])
+    return slope, curvature, angle
+
+
+def _take_back(moved: Points, points: Points, tets: Tets, angle: np.ndarray):
+    """Undo, in place, the moves that make a small angle smaller; evaluate what remains."""
+    found = _evaluate(moved, tets)
+    while (worse := (found[2] < _GUARD_DEGREES) & (found[2] < angle)).any():
+        back = np.zeros(len(points), dtype=bool)
+        back[tets[worse]] = True
+        moved[back] = points[back]
+        redo = np.flatnonzero(back[tets].any(axis=1))
+        for values, anew in zip(found, _evaluate(moved, tets[redo]), strict=True):
+            values[redo] = anew
+    return found
+
+
+def _step(tets: Tets, slope: np.ndarray, curvature: np.ndarray, n_nodes: int) -> np.ndarray:
+    """Damped Newton step of each node with the diagonal bound of the second derivative."""
+    nodes = tets.ravel()
+    total = np.maximum(np.bincount(nodes, curvature.ravel(), n_nodes), 1e-300)
+    step = [np.bincount(nodes, slope[..., k].ravel(), n_nodes) / total for k in range(3)]
     return -_DAMPING * np.stack(step, axis=1)
 
 

@@ -247,9 +247,11 @@ def _apply_stencils(tets, positive, sign, ends) -> np.ndarray:
         if not len(stencil) or not len(here):
             continue
         nodes = tets[here]
-        pairs = np.sort(nodes[:, _LOCAL_EDGES], axis=2)
-        cut = np.searchsorted(key, pairs[..., 0] * len(sign) + pairs[..., 1])
-        nodes = np.concatenate([nodes, len(sign) + cut], axis=1)[:, stencil]
+        if stencil.max() > 3:
+            pairs = np.sort(nodes[:, _LOCAL_EDGES], axis=2)
+            cut = np.searchsorted(key, pairs[..., 0] * len(sign) + pairs[..., 1])
+            nodes = np.concatenate([nodes, len(sign) + cut], axis=1)
+        nodes = nodes[:, stencil]
         flip = ~positive[here]
         nodes[flip, :, 2:] = nodes[flip, :, :1:-1]
         out.append(nodes.reshape(-1, 4))
