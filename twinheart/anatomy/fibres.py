@@ -1,37 +1,41 @@
-r"""Rule-based fibres: a helix whose angle turns linearly through the wall.
+r"""Rule-based fibres and sheets from Laplace solutions (LDRB), for one ventricle or both.
 
-A simple rule for hearts whose surfaces are tagged. The transmural coordinate t solves a Laplace
-problem, 0 on the endocardium and 1 on the epicardium; the septum belongs to the left ventricle,
-its right side counts as outer side. With the outward transmural direction :math:`e_t` and the
-long axis, made orthogonal to it, :math:`e_l` (towards the base),
+Bayer et al. 2012 (doi:10.1007/s10439-012-0593-5) solve for the influence :math:`\phi` of the left
+and right endocardium and of the epicardium on each point (they sum to one), and for a potential
+:math:`\psi` from apex to base. Fibres lie in the wall, turned from the circumferential direction
+by an angle that goes from the endocardium's to the epicardium's, and in the septum from the left
+endocardium's through zero to its negative.
 
-.. math:: f_0 = \cos\alpha\, (e_l \times e_t) + \sin\alpha\, e_l, \qquad
-          \alpha = (1 - t)\, \alpha_{endo} + t\, \alpha_{epi}.
+Their frames of the left, the right and the outer wall are joined by an interpolation that jumps in
+the septum and in thin walls. Here one frame serves all: with :math:`v = \phi_{lv} - \phi_{rv}`,
+whose gradient crosses every wall and the septum smoothly,
 
-A positive angle is a right-handed helix, as found at the endocardium (Streeter et al. 1969,
-doi:10.1161/01.RES.24.3.339).
+.. math:: e_t = -\nabla v / |\nabla v|, \quad e_l \perp e_t \text{ along } \nabla\psi, \quad
+          e_c = e_l \times e_t, \\
+          f = \cos\alpha\, e_c + \sin\alpha\, e_l, \quad n = \cos\alpha\, e_l - \sin\alpha\, e_c,
+          \quad s = \cos\beta\, e_t - \sin\beta\, n.
+
+Each angle is :math:`a_{endo}\, m + a_{epi}\, \epsilon`: m is 1 on the left and -1 on the right
+endocardium, :math:`\epsilon` 1 on the left and -1 on the right epicardium; both vanish in the
+middle of the septum. They are linear in the distance through the wall (`twinheart.anatomy.wall`),
+as the potentials are not in curved walls. A positive angle is a right-handed helix seen from the
+cavity, as found at the endocardium (Streeter et al. 1969, doi:10.1161/01.RES.24.3.339).
 """
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from twinheart.anatomy.frame import apex_node
 from twinheart.anatomy.heart import Heart
+from twinheart.anatomy.wall import ENDOCARDIA, Wall, wall_of
 from twinheart.errors import InputError, MeshError
-from twinheart.fem import gradients, solve_laplace
+from twinheart.fem import nodal_gradient, solve_dirichlet
 from twinheart.mesh import TetMesh
 from twinheart.mesh.implicit import SurfaceClass
-from twinheart.mesh.quality import boundary_triangles
 
-# The septum belongs to the ventricle whose field is at least this fraction as steep as the other.
-_LV_SHARE = 0.5
-
-
-class _Wall(eqx.Module):
-    """Transmural field of one ventricle: on nodes, and its gradient on tetrahedra."""
-
-    depth: Float[np.ndarray, "node"]
-    slope: Float[np.ndarray, "tet 3"]
+# Helix angle at the rim of an outflow tract: along it inside, around it outside (Doste et al.
+# 2019, doi:10.1002/cnm.3185).
+_OUTFLOW_ENDO, _OUTFLOW_EPI = 90.0, 0.0
 
 
 def add_fibres(
@@ -39,26 +43,37 @@ def add_fibres(
     *,
     alpha_endo: float = 60.0,
     alpha_epi: float = -60.0,
+    beta_endo: float = -45.0,
+    beta_epi: float = 45.0,
+    rv_alpha_endo: float | None = None,
+    rv_alpha_epi: float | None = None,
     surf_class: Int[np.ndarray, "node"] | None = None,
+    wall: Wall | None = None,
 ) -> Heart:
-    """Give every tetrahedron a fibre and a sheet direction by the helix rule of this module.
+    """Give every tetrahedron a fibre and a sheet direction by the rule of this module.
 
     Parameters
     ----------
     heart : Heart
-        A left ventricle or both ventricles with an open base.
+        A left ventricle or both ventricles with an open base. A point field ``outflow`` that is
+        not zero on the rims of outflow tracts turns the fibres there along the tract.
     alpha_endo, alpha_epi : float
         Helix angle at the endocardium and at the epicardium [degrees], positive right-handed.
+    beta_endo, beta_epi : float
+        Angle between the sheet and the normal of the wall there, about the fibre [degrees].
+    rv_alpha_endo, rv_alpha_epi : float or None
+        Helix angles of the right ventricle [degrees]; None takes those of the left.
     surf_class : (node,) int array or None
         Surface of each node (`SurfaceClass`: 0 interior, 1 base, 2 epicardium, 3 LV and 4 RV
         endocardium); None takes the point field of that name.
+    wall : Wall or None
+        The heart's wall, where that is at hand already.
 
     Returns
     -------
     Heart
-        With `f0`, with `s0` across the wall, and with the point field ``transmural`` (0 at the
-        endocardium and on the left side of the septum, 1 at the epicardium and on the right side
-        of the septum).
+        With `f0` and `s0`, and with the point field ``transmural``: 0 at the endocardium and on
+        the left side of the septum, 1 at the epicardium and on the right side of the septum.
 
     Raises
     ------
@@ -76,115 +91,104 @@ def add_fibres(
     >>> heart.f0.shape == (heart.mesh.n_tets, 3)
     True
     """
-    for name, angle in (("alpha_endo", alpha_endo), ("alpha_epi", alpha_epi)):
+    rv_endo = alpha_endo if rv_alpha_endo is None else rv_alpha_endo
+    rv_epi = alpha_epi if rv_alpha_epi is None else rv_alpha_epi
+    _check_angles(
+        alpha_endo=alpha_endo,
+        alpha_epi=alpha_epi,
+        beta_endo=beta_endo,
+        beta_epi=beta_epi,
+        rv_alpha_endo=rv_endo,
+        rv_alpha_epi=rv_epi,
+    )
+    mesh = heart.mesh
+    wall = wall_of(mesh, surf_class) if wall is None else wall
+    outer, transmural = _outer_share(wall)
+    right = wall.tv == 1
+    inside, outside = wall.signed_depth, np.where(right, -outer, outer)
+    tract = _outflow(mesh, wall)
+    endo = _blend(np.where(right, rv_endo, alpha_endo), _OUTFLOW_ENDO, tract)
+    epi = _blend(np.where(right, rv_epi, alpha_epi), _OUTFLOW_EPI, tract)
+    alpha, beta = (
+        np.radians(at_endo * inside + at_epi * outside)[mesh.tets].mean(axis=1)[:, None]
+        for at_endo, at_epi in ((endo, epi), (beta_endo, beta_epi))
+    )
+    across, along, around = _frame(mesh, wall)
+    f0 = np.cos(alpha) * around + np.sin(alpha) * along
+    normal = np.cos(alpha) * along - np.sin(alpha) * around
+    s0 = np.cos(beta) * across - np.sin(beta) * normal
+    fields = {**mesh.point_fields, "transmural": transmural}
+    mesh = TetMesh(mesh.points, mesh.tets, fields, mesh.cell_fields)
+    return Heart(mesh, f0, s0, heart.regions)
+
+
+def _check_angles(**angles: float) -> None:
+    for name, angle in angles.items():
         if not -90 <= angle <= 90:
             raise InputError(f"{name} is {angle} degrees, expected an angle from -90 to 90.")
-    mesh = heart.mesh
-    classes = _surface_classes(mesh, surf_class)
-    depth, slope, on_tets = _transmural(mesh, classes)
-    across = _directions(mesh, slope)
-    along = _orthogonal_axis(_long_axis(mesh, classes), across)
-    around = np.cross(along, across)
-    alpha = np.radians((1 - on_tets) * alpha_endo + on_tets * alpha_epi)[:, None]
-    f0 = np.cos(alpha) * around + np.sin(alpha) * along
-    fields = {**mesh.point_fields, "transmural": depth}
-    mesh = TetMesh(mesh.points, mesh.tets, fields, mesh.cell_fields)
-    return Heart(mesh, f0, across, heart.regions)
 
 
-def _surface_classes(mesh: TetMesh, given) -> np.ndarray:
-    if given is None and "surf_class" not in mesh.point_fields:
-        raise MeshError(
-            "the mesh has no point field 'surf_class' that says where base (1), epicardium (2), "
-            "LV (3) and RV (4) endocardium are: tag the surfaces or pass surf_class."
-        )
-    classes = np.asarray(mesh.point_fields["surf_class"] if given is None else given)
-    if classes.shape != (mesh.n_nodes,):
-        raise MeshError(f"surf_class has shape {classes.shape}, expected ({mesh.n_nodes},).")
-    needed = (SurfaceClass.BASE, SurfaceClass.EPICARDIUM, SurfaceClass.LV_ENDOCARDIUM)
-    for surface in needed:
-        if not (classes == surface).any():
-            raise MeshError(
-                f"no node is tagged {surface.name.lower()} ({surface.value}), but the fibre rule "
-                "needs base, epicardium and LV endocardium: check surf_class."
-            )
-    return classes
+def _blend(angle, at_outflow: float, tract: np.ndarray) -> np.ndarray:
+    return (1 - tract) * angle + tract * at_outflow
 
 
-def _transmural(mesh: TetMesh, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Transmural coordinate on nodes, its direction on tetrahedra, and its value there."""
-    lv = _wall_field(mesh, classes, SurfaceClass.LV_ENDOCARDIUM)
-    if not (classes == SurfaceClass.RV_ENDOCARDIUM).any():
-        return lv.depth, lv.slope, lv.depth[mesh.tets].mean(axis=1)
-    rv = _wall_field(mesh, classes, SurfaceClass.RV_ENDOCARDIUM)
-    steepness = [np.linalg.norm(wall.slope, axis=1) for wall in (lv, rv)]
-    is_lv = steepness[0] >= _LV_SHARE * steepness[1]
-    on_tets = np.where(is_lv, lv.depth[mesh.tets].mean(axis=1), rv.depth[mesh.tets].mean(axis=1))
-    share = _nodal_mean(mesh, is_lv.astype(float)[:, None])[:, 0]
-    depth = np.where(share >= 0.5, lv.depth, rv.depth)
-    return depth, np.where(is_lv[:, None], lv.slope, rv.slope), on_tets
-
-
-def _wall_field(mesh: TetMesh, classes: np.ndarray, endocardium: SurfaceClass) -> _Wall:
-    """Laplace field from 0 on one endocardium to 1 on the epicardium and the other one."""
-    surfaces = (
-        SurfaceClass.EPICARDIUM,
-        SurfaceClass.LV_ENDOCARDIUM,
-        SurfaceClass.RV_ENDOCARDIUM,
+def _outer_share(wall: Wall) -> tuple[np.ndarray, np.ndarray]:
+    """Influence of the epicardium, 1 there and 0 in the septum; depth as seen from the LV."""
+    surfaces = (SurfaceClass.EPICARDIUM, *ENDOCARDIA)
+    nodes = np.flatnonzero(np.isin(wall.classes, surfaces))
+    epi = solve_dirichlet(
+        wall.matrix, nodes, (wall.classes[nodes] == SurfaceClass.EPICARDIUM).astype(float)
     )
-    nodes = np.flatnonzero(np.isin(classes, surfaces))
-    depth = solve_laplace(mesh, nodes, (classes[nodes] != endocardium).astype(float))
-    grad, _ = gradients(mesh.points, mesh.tets)
-    slope = np.einsum("tai,ta->ti", grad, depth[mesh.tets])
-    return _Wall(depth, slope)
+    # 1 - |v| is what epicardium and other ventricle have of a point; tm is the same made linear
+    others = 1 - np.abs(wall.v)
+    linear = np.divide(wall.tm, others, out=np.zeros_like(epi), where=others > 1e-9)
+    outer = np.clip(epi * linear, 0.0, wall.tm)
+    lesser = (wall.tm - outer) / 2
+    lv = np.where(wall.tv == 0, 1 - wall.tm, 0.0) + lesser
+    rv = np.where(wall.tv == 1, 1 - wall.tm, 0.0) + lesser
+    # On the RV endocardium both influences vanish; the fluxes that leave there compare them.
+    phi_lv = (1 - epi + wall.v) / 2
+    on_rv = wall.classes == SurfaceClass.RV_ENDOCARDIUM
+    flux = -(wall.matrix @ np.stack([phi_lv, epi], axis=1))
+    faces_lv = np.where(on_rv, flux[:, 0] > flux[:, 1], phi_lv > epi)
+    return outer, np.where((wall.tv == 1) & ~faces_lv, 1 - rv, 1 - lv)
 
 
-def _nodal_mean(mesh: TetMesh, values: np.ndarray) -> np.ndarray:
-    """Mean over the tetrahedra at each node, weighted by volume."""
-    _, volume = gradients(mesh.points, mesh.tets)
-    nodes, weight = mesh.tets.ravel(), np.repeat(volume, 4)
-    total = np.bincount(nodes, weight, mesh.n_nodes)
-    sums = [np.bincount(nodes, weight * np.repeat(column, 4), mesh.n_nodes) for column in values.T]
-    return np.stack(sums, axis=1) / np.maximum(total, 1e-300)[:, None]
+def _outflow(mesh: TetMesh, wall: Wall) -> Float[np.ndarray, "node"]:
+    """1 on the rims of outflow tracts, falling to 0 at the other valves and at the apex."""
+    if "outflow" not in mesh.point_fields:
+        return np.zeros(mesh.n_nodes)
+    rim = mesh.point_fields["outflow"] != 0
+    rest = np.setdiff1d(np.flatnonzero(wall.classes == SurfaceClass.BASE), np.flatnonzero(rim))
+    rest = np.union1d(rest, apex_node(mesh))
+    if not rim.any():
+        raise MeshError("the point field 'outflow' is zero everywhere: tag a rim or remove it.")
+    nodes = np.concatenate([np.flatnonzero(rim), rest])
+    values = np.concatenate([np.ones(rim.sum()), np.zeros(len(rest))])
+    return solve_dirichlet(wall.matrix, nodes, values)
 
 
-def _directions(mesh: TetMesh, slope: np.ndarray) -> np.ndarray:
-    """Unit vectors; a tetrahedron without slope takes the mean of those around it."""
-    length = np.linalg.norm(slope, axis=1)
-    flat = length < 1e-3 * np.median(length)
-    unit = np.where(flat[:, None], 0.0, slope / np.where(flat, 1.0, length)[:, None])
-    while flat.any():
-        around = _nodal_mean(mesh, unit)[mesh.tets[flat]].mean(axis=1)
-        length = np.linalg.norm(around, axis=1)
-        found = np.flatnonzero(flat)[length > 1e-6]
-        if not len(found):
-            raise MeshError(
-                f"{flat.sum()} tetrahedra have no transmural direction: a part of the mesh lies "
-                "between nodes of one surface only; check surf_class."
-            )
-        unit[found] = around[length > 1e-6] / length[length > 1e-6, None]
-        flat[found] = False
-    return unit
-
-
-def _long_axis(mesh: TetMesh, classes: np.ndarray) -> np.ndarray:
-    """Unit vector from apex to base: the mean outward normal of the base."""
-    triangles = boundary_triangles(mesh.tets)
-    triangles = triangles[(classes[triangles] == SurfaceClass.BASE).all(axis=1)]
-    corner, second, third = (mesh.points[triangles[:, k]] for k in range(3))
-    normal = np.cross(second - corner, third - corner).sum(axis=0)
-    length = np.linalg.norm(normal)
-    if not length > 0:
-        raise MeshError("no boundary triangle lies on the base: check surf_class.")
-    return normal / length
-
-
-def _orthogonal_axis(axis: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """The axis made orthogonal to the transmural direction, unit length, also at the apex."""
-    along = axis - (across @ axis)[:, None] * across
+def _frame(mesh: TetMesh, wall: Wall) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors across the wall (out of the LV, into the RV), along and around the heart."""
+    base = np.flatnonzero(wall.classes == SurfaceClass.BASE)
+    nodes = np.append(base, apex_node(mesh))
+    psi = solve_dirichlet(wall.matrix, nodes, np.append(np.ones(len(base)), 0.0))
+    across, along = (_directions(mesh, nodal_gradient(mesh, u)) for u in (-wall.v, psi))
+    along = along - np.einsum("ti,ti->t", along, across)[:, None] * across
     length = np.linalg.norm(along, axis=1, keepdims=True)
-    # Right at the apex the two are parallel: any direction in the wall is as good as another.
-    other = np.eye(3)[np.argmin(np.abs(axis))]
-    spare = other - (across @ other)[:, None] * across
-    along = np.where(length > 1e-6, along, spare)
-    return along / np.linalg.norm(along, axis=1, keepdims=True)
+    # right at the apex the two are parallel: any direction in the wall is as good as another
+    spare = np.cross(across, np.eye(3)[np.argmin(np.abs(across), axis=1)])
+    spare /= np.linalg.norm(spare, axis=1, keepdims=True)
+    along = np.where(length > 1e-6, along / np.maximum(length, 1e-300), spare)
+    return across, along, np.cross(along, across)
+
+
+def _directions(mesh: TetMesh, slope: Float[np.ndarray, "node 3"]) -> Float[np.ndarray, "tet 3"]:
+    on_tets = slope[mesh.tets].mean(axis=1)
+    length = np.linalg.norm(on_tets, axis=1, keepdims=True)
+    if not (length > 0).all():
+        raise MeshError(
+            f"{int((length == 0).sum())} tetrahedra have no transmural or no long direction: a "
+            "part of the mesh lies between nodes of one surface only; check surf_class."
+        )
+    return on_tets / length
