@@ -10,13 +10,17 @@ from typing import Annotated
 
 import typer
 
+from twinheart.cli.anatomy import anatomy
 from twinheart.cli.benchmark import benchmark
 from twinheart.cli.cell import cell
 from twinheart.cli.convert import convert
 from twinheart.cli.demo import demo
 from twinheart.cli.info import info
+from twinheart.cli.mesh import mesh
+from twinheart.cli.scar import scar
 from twinheart.cli.simulate import simulate
 from twinheart.cli.terminal import drop_stdout, say
+from twinheart.cli.torso import torso
 from twinheart.errors import TwinheartError
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
@@ -33,7 +37,11 @@ app.command()(demo)
 app.command()(info)
 app.command()(convert)
 app.command()(simulate)
+app.command()(scar)
+app.command()(torso)
+app.add_typer(anatomy, name="anatomy")
 app.add_typer(cell, name="cell")
+app.add_typer(mesh, name="mesh")
 app.add_typer(benchmark, name="benchmark")
 
 

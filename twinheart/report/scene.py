@@ -103,7 +103,7 @@ class Scene:
         points, tets = heart.mesh.points, heart.mesh.tets
         along = (points[np.unique(tets)] - self.frame.centre) @ self._axes.T
         centre = self.frame.centre + (along.max(axis=0) + along.min(axis=0)) / 2 @ self._axes
-        self._points = points - centre
+        self._centre, self._points = centre, points - centre
         extent = float(np.ptp(along, axis=0).max())
         self.height_mm = _FIELD * extent
         height = (points - self.frame.centre) @ self.frame.anterior
@@ -169,17 +169,38 @@ class Scene:
             ]
             yield np.concatenate(parts, axis=1)
 
+    def seen_from(
+        self, points: Float[np.ndarray, "point 3"], view: str
+    ) -> tuple[Float[np.ndarray, "point 3"], Float[np.ndarray, "3 3"]]:
+        """Where points are in a picture of one view, to draw upon it.
+
+        Parameters
+        ----------
+        points : (point, 3) array
+            Positions [mm].
+        view : str
+            A key of `VIEWS`.
+
+        Returns
+        -------
+        (point, 3) array, (3, 3) array
+            To the right, upwards and towards the eye from the middle of the picture [mm]; these
+            three directions as rows.
+        """
+        eye = VIEWS[view]
+        towards = np.array(eye) @ self._axes
+        towards /= np.linalg.norm(towards)
+        # base up; looking at the base itself, the front of the heart is down, as if it lay
+        # before the viewer
+        up = -self.frame.anterior if eye[0] > 0.9 else self.frame.base
+        up = up - towards * (up @ towards)
+        up /= np.linalg.norm(up)
+        axes = np.stack([np.cross(up, towards), up, towards])
+        return (points - self._centre) @ axes.T, axes
+
     def _view(self, name: str, size: int) -> "_View":
         if (name, size) not in self._views:
-            eye = VIEWS[name]
-            towards = np.array(eye) @ self._axes
-            towards /= np.linalg.norm(towards)
-            # base up; looking at the base itself, the front of the heart is down, as if it lay
-            # before the viewer
-            up = -self.frame.anterior if eye[0] > 0.9 else self.frame.base
-            up = up - towards * (up @ towards)
-            up /= np.linalg.norm(up)
-            axes = np.stack([np.cross(up, towards), up, towards])
+            _, axes = self.seen_from(self._points, name)
             surface = self._half if name == CUT else self._whole
             scale = _SUPERSAMPLING * size / self.height_mm
             self._views[name, size] = _View(surface, self._points, axes, scale, size)
