@@ -151,6 +151,7 @@ def test_rotation_tells_septum_from_free_wall_and_front_from_back(demo):
     assert demo.points[np.minimum(at.rt, 1 - at.rt) < 0.02, 1].mean() > 20
 
 
+@pytest.mark.slow
 def test_turned_heart_has_the_same_coordinates(demo):
     at = coordinates_of(demo)
     rotation = Rotation.from_rotvec([0.3, 1.1, -0.8]).as_matrix()

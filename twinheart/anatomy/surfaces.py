@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Int
+from scipy.spatial import KDTree
 
 from twinheart.anatomy.frame import heart_frame
 from twinheart.errors import MeshError
@@ -12,7 +13,7 @@ from twinheart.mesh.quality import boundary_triangles, triangle_areas
 from twinheart.types import Triangles
 
 # The base faces upwards within this angle (cosine), in this topmost part of the heart.
-_UPWARDS, _TOP = 0.7, 0.2
+_UPWARDS, _TOP = 0.6, 0.2
 # Parts of the surface below this share of its area are no ventricle.
 _SMALL = 0.02
 
@@ -60,10 +61,13 @@ def tag_surfaces(mesh: TetMesh) -> TetMesh:
     upwards = normal @ frame.base > _UPWARDS * np.linalg.norm(normal, axis=1)
     height = corner.mean(axis=1) @ frame.base
     is_base = upwards & (height > height.max() - _TOP * np.ptp(height))
-    rest = triangles[~is_base]
+    base = np.unique(triangles[is_base])
+    # without the triangles around the base, too: one across a thin rim would join its two sides
+    apart = ~np.isin(triangles, base).any(axis=1)
+    rest = triangles[apart]
     part = _parts(rest)
     area = triangle_areas(mesh.points, triangles)
-    sizes = np.bincount(part, area[~is_base])
+    sizes = np.bincount(part, area[apart])
     large = np.flatnonzero(sizes > _SMALL * area.sum())
     if len(large) not in (2, 3):
         raise MeshError(
@@ -75,13 +79,14 @@ def tag_surfaces(mesh: TetMesh) -> TetMesh:
     nodes.sort(key=lambda part: np.ptp(mesh.points[part], axis=0).sum(), reverse=True)
     epicardium, *cavities = nodes
     cavities.sort(key=lambda part: mesh.points[part].mean(axis=0) @ frame.rv)
-    classes = np.zeros(mesh.n_nodes, dtype=np.int32)
-    classes[np.unique(rest)] = SurfaceClass.BASE  # small parts: islands on the base
-    classes[epicardium] = SurfaceClass.EPICARDIUM
+    nodes = [epicardium, *cavities]
+    tagged = np.concatenate(nodes)
     ventricles = (SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM)
-    for surface, cavity in zip(ventricles, cavities, strict=False):
-        classes[cavity] = surface
-    classes[np.unique(triangles[is_base])] = SurfaceClass.BASE
+    values = np.repeat([SurfaceClass.EPICARDIUM, *ventricles][: len(nodes)], [*map(len, nodes)])
+    surface = np.unique(triangles)
+    classes = np.zeros(mesh.n_nodes, dtype=np.int32)
+    classes[surface] = values[KDTree(mesh.points[tagged]).query(mesh.points[surface])[1]]
+    classes[base] = SurfaceClass.BASE
     fields = {**mesh.point_fields, "surf_class": classes}
     return TetMesh(mesh.points, mesh.tets, fields, mesh.cell_fields)
 
