@@ -3,16 +3,16 @@
 A place is named by `ab`, 0 at the apex and 1 at the base, and `rt`, in turns around the ventricle.
 In the left one the septum lies between 2/3 (in front) and 1 = 0 (behind), the lateral wall at 1/3;
 in the right one the septum has the same numbers and the free wall runs from 0, behind, to 2/3, in
-front. These are the consistent biventricular coordinates of Schuler et al. 2021
-(doi:10.1016/j.media.2021.102247). Where the mesh carries them (point fields ``ab``, ``rt_sin`` and
-``rt_cos``) they are taken; else they are estimated from the axes of the heart.
+front: the coordinates of `twinheart.anatomy.coordinates`. They are taken from the mesh where it
+carries them, else estimated from the axes of the heart.
 """
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
+from twinheart.anatomy.coordinates import coordinates_of
 from twinheart.anatomy.frame import HeartFrame, heart_frame
 from twinheart.errors import MeshError
 from twinheart.mesh import TetMesh
@@ -20,7 +20,7 @@ from twinheart.mesh.implicit import SurfaceClass
 from twinheart.mesh.quality import boundary_triangles
 from twinheart.types import Points, Triangles
 
-_NAMES = {SurfaceClass.LV_ENDOCARDIUM: "LV", SurfaceClass.RV_ENDOCARDIUM: "RV"}
+_SIDES = (SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM)
 _NEAR = 8  # triangles around a point among which the nearest is sought
 _ROUND = 0.3  # radius of a ventricle over its length: makes turns and heights comparable
 
@@ -106,14 +106,11 @@ def endocardium(mesh: TetMesh, surface: SurfaceClass) -> Endocardium | None:
     nodes, corners = np.unique(triangles, return_inverse=True)
     points = mesh.points[nodes]
     corners = corners.reshape(-1, 3)
-    if {"ab", "rt_sin", "rt_cos"} <= mesh.point_fields.keys():
-        ab, sine, cosine = (
-            np.asarray(mesh.point_fields[name], dtype=float)[nodes]
-            for name in ("ab", "rt_sin", "rt_cos")
-        )
-        rt = np.arctan2(sine, cosine) / (2 * np.pi) % 1.0
-    else:
+    known = coordinates_of(mesh)
+    if known is None:
         ab, rt = _estimated(mesh, points, corners, surface)
+    else:
+        ab, rt = known.ab[nodes], known.rt[nodes]
     return Endocardium(points, corners.astype(np.int32), nodes, ab, rt)
 
 
@@ -212,3 +209,39 @@ def _nearest_in_triangles(point, corners) -> np.ndarray:
         nearer = distance < gap
         best, gap = np.where(nearer[..., None], on_edge, best), np.minimum(gap, distance)
     return best
+
+
+def endocardial_layer(mesh: TetMesh, *, below: float = 0.9) -> Bool[np.ndarray, "tet"]:
+    """Tetrahedra that touch an endocardium below a height.
+
+    Parameters
+    ----------
+    mesh : TetMesh
+        Ventricles with tagged surfaces.
+    below : float
+        Height `ab` up to which the layer goes.
+
+    Returns
+    -------
+    (tet,) bool array
+        True in the layer.
+
+    Raises
+    ------
+    MeshError
+        If the surfaces are not tagged.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy import demo_heart
+    >>> from twinheart.anatomy.endocardium import endocardial_layer
+    >>> layer = endocardial_layer(demo_heart().mesh)
+    >>> bool(0.1 < layer.mean() < 0.4)
+    True
+    """
+    chosen = np.zeros(mesh.n_nodes, dtype=bool)
+    for side in _SIDES:
+        surface = endocardium(mesh, side)
+        if surface is not None:
+            chosen[surface.nodes[surface.ab < below]] = True
+    return chosen[mesh.tets].any(axis=1)

@@ -36,7 +36,8 @@ _LEFT_FORK = (0.75, _SEPTUM)
 _FASCICLES = ((0.5, 0.52), (0.4, 0.80), (0.4, 0.10))
 _BAND_LEAVES = (0.35, 0.74)  # moderator band: lower septum, in front
 _BAND_LANDS = (0.45, 0.40)  # anterior papillary muscle
-_RIGHT_ENDS = ((0.4, 0.15), (0.65, 0.55))  # free wall: behind, and below the outflow tract
+# On the free wall: behind, lateral, and below the outflow tract.
+_RIGHT_ENDS = ((0.4, 0.15), (0.65, 0.30), (0.65, 0.55))
 _HIS = 0.88  # height of the His bundle
 _TOO_NEAR = 0.2  # share of a twig's length at which it ends beside another
 _SPREAD = np.sqrt(0.2)  # standard deviation of a twig's length over its mean
@@ -296,7 +297,7 @@ def _right_bundle(tree: _Growing, root: int, ground: Ground, rules: _Rules, rng)
 def _fork_on(tree: _Growing, ends: list[int], ground: Ground, rules: _Rules, rng) -> None:
     """Fork from the ends of bundles and along them, generation by generation, to fill the room."""
     tips = np.asarray([tip for end in ends for tip in tree.along(end, 2 * rules.length)])
-    ahead = np.stack([tree.direction(tip) for tip in tips])
+    ahead = np.stack([tree.direction(int(tip)) for tip in tips])
     for _ in range(_GENERATIONS):
         if not len(tips):
             return

@@ -122,6 +122,12 @@ def build_twin(case: Case, heart: "Heart") -> "Twin":
 
     cells, conduction = _cells(case, heart), _conduction(case.conduction, heart)
     electrodes, purkinje = _electrodes(case, heart), _purkinje(case, heart)
+    if case.conduction.cv_endocardium is not None:
+        from twinheart.tissue import fast_endocardium
+
+        heart, cells, conduction = fast_endocardium(
+            heart, cells, conduction, cv=case.conduction.cv_endocardium
+        )
     if case.scar.present and has_scar(heart):
         say("twinheart: note: border zone and core of the field 'scar' conduct as scar does")
         heart, cells, conduction = scarred(
@@ -294,7 +300,7 @@ def _field_factor(entry: CellFieldSection, heart: "Heart | None") -> np.ndarray:
 
 
 def _conduction(section: ConductionSection, heart: "Heart") -> Any:
-    whole = section.model_dump(exclude={"regions", "mode"})
+    whole = section.model_dump(exclude={"regions", "mode", "cv_endocardium"})
     if not section.regions:
         return _tissue(section.mode, whole)
     _check_tags("conduction", [region.tag for region in section.regions], heart)

@@ -150,6 +150,13 @@ class ConductionSection(Section):
     cv_n: float | None = key(
         None, text="Conduction velocity across the sheets; cv_t if absent.", unit="m/s", gt=0
     )
+    cv_endocardium: float | None = key(
+        None,
+        text="Velocity in all directions of a layer of the endocardium, one element thick, that "
+        "stands for the Purkinje network; absent: no such layer.",
+        unit="m/s",
+        gt=0,
+    )
     conductivities: str = key(
         "niederer2011",
         text="Name of a set of conductivities.",

@@ -41,6 +41,7 @@ SAMPLES: dict[str, Any] = {
     "cv_l": 0.3,
     "cv_t": 0.2,
     "cv_n": 0.3,
+    "cv_endocardium": 1.5,
 }
 
 # Lists of tables that the example shows switched off.

@@ -18,7 +18,7 @@ from twinheart.tissue.conductivity import (
     region_tensor,
 )
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state, solve
-from twinheart.tissue.purkinje import ConductionSystem
+from twinheart.tissue.purkinje import ConductionSystem, fast_endocardium
 from twinheart.tissue.restitution import (
     CableRefractoryPeriod,
     CableRestitution,
@@ -59,6 +59,7 @@ __all__ = [
     "continuum_velocity",
     "cv_restitution",
     "dynamic_cv_restitution",
+    "fast_endocardium",
     "initial_state",
     "lattice_spacing",
     "pace",

@@ -21,11 +21,18 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 
 from twinheart.anatomy import Heart
+from twinheart.anatomy.endocardium import endocardial_layer
 from twinheart.anatomy.purkinje import PurkinjeTree
 from twinheart.cell import AbstractCellModel
 from twinheart.errors import ModelError
 from twinheart.tissue.cable import lattice_spacing
-from twinheart.tissue.conductivity import check_positive
+from twinheart.tissue.conductivity import (
+    Conduction,
+    NonConducting,
+    Velocities,
+    by_region,
+    check_positive,
+)
 from twinheart.tissue.discrete import Strands
 from twinheart.types import Array
 
@@ -36,6 +43,8 @@ _REACH = 1.0
 _FARTHEST = (
     5.0  # mm, beyond an edge of the mesh: farther from the muscle, a tree is another heart's
 )
+# Added to the region tag in a fast endocardial layer.
+FAST_TAG = 100_000
 _GOLDEN = (1 + 5**0.5) / 2
 _ICOSAHEDRON = np.array(
     [p for a in (-1, 1) for b in (-_GOLDEN, _GOLDEN) for p in ((0, a, b), (a, b, 0), (b, 0, a))]
@@ -153,3 +162,68 @@ def strands_of(heart: Heart, system: ConductionSystem) -> Strands:
         mass=np.where(is_junction, 0.0, np.append(lengths, np.zeros(len(pairs))) * area / 6.0),
         lumped=np.bincount(tree.edges.ravel(), half, tree.n_nodes),
     )
+
+
+def fast_endocardium(
+    heart: Heart,
+    cells: AbstractCellModel | dict[int, AbstractCellModel],
+    conduction: Conduction | dict[int, Conduction],
+    *,
+    cv: float = 1.5,
+    below: float = 0.9,
+) -> tuple[Heart, dict[int, AbstractCellModel], dict[int, Conduction]]:
+    """Let a layer of the endocardium conduct fast in all directions: a smeared Purkinje network.
+
+    The layer is made of the tetrahedra that touch the endocardium below the base. They get region
+    tags of their own, `FAST_TAG` higher. The slow muscle beneath is a load, so that waves in the
+    layer run slower than `cv`.
+
+    Parameters
+    ----------
+    heart : Heart
+        Ventricles with tagged surfaces, see `twinheart.anatomy.endocardium`.
+    cells : AbstractCellModel or dict of int to AbstractCellModel
+        Cell model, or one for each region tag.
+    conduction : Conductivities, Velocities or dict of int to either
+        Tissue, or one for each region tag; in the layer it keeps its physical conductivities.
+    cv : float
+        Velocity of the layer's tissue [m/s]; 1.0-1.9 and 0.7-1.5 are the ranges that Camps et al.
+        2024 (arXiv:2401.10029) allow for a dense and a sparse network.
+    below : float
+        Height `ab` up to which the layer goes.
+
+    Returns
+    -------
+    heart, cells, conduction
+        For `twinheart.Twin`: one entry for each region tag.
+
+    Raises
+    ------
+    MeshError
+        If surfaces are not tagged.
+    ModelError
+        If the velocity is not positive.
+
+    Examples
+    --------
+    >>> import twinheart as th
+    >>> from twinheart.tissue import Velocities, fast_endocardium
+    >>> heart, cells, conduction = th.demo_heart(), th.Twin(th.demo_heart()).cell, Velocities()
+    >>> heart, cells, conduction = fast_endocardium(heart, cells, conduction, cv=1.5)
+    >>> sorted(conduction), float(conduction[100001].cv_l)
+    ([1, 2, 3, 100001, 100002, 100003], 1.5)
+    """
+    layer = endocardial_layer(heart.mesh, below=below)
+    models, tissues = by_region(heart, cells, "cell"), by_region(heart, conduction, "conductivity")
+    fast: dict[int, Conduction] = {}
+    for tag in np.unique(heart.regions[layer]).tolist():
+        tissue = tissues[tag]
+        if isinstance(tissue, NonConducting):
+            continue
+        physical = tissue.physical if isinstance(tissue, Velocities) else tissue
+        same = next((t for t in fast.values() if t.physical is physical), None)
+        fast[tag + FAST_TAG] = Velocities(cv, cv, physical=physical) if same is None else same
+        models[tag + FAST_TAG] = models[tag]
+    living = layer & np.isin(heart.regions + FAST_TAG, list(fast))
+    regions = heart.regions + FAST_TAG * living
+    return Heart(heart.mesh, heart.f0, heart.s0, regions), models, {**tissues, **fast}
