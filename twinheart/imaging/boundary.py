@@ -51,12 +51,15 @@ class Topology:
         Connected pieces.
     n_open_edges, n_crowded_edges : int
         Edges with one triangle, and with more than two.
+    n_pinched_nodes : int
+        Nodes where the surface touches itself in a point; each lowers the Euler number by one.
     """
 
     euler: int
     n_surfaces: int
     n_open_edges: int
     n_crowded_edges: int
+    n_pinched_nodes: int
 
     def as_dict(self) -> dict[str, Any]:
         """By name, fit for JSON."""
@@ -95,7 +98,50 @@ def topology(triangles: Triangles) -> Topology:
         n_surfaces=int(connected_components(graph, directed=False)[0]),
         n_open_edges=int((count == 1).sum()),
         n_crowded_edges=int((count > 2).sum()),
+        n_pinched_nodes=len(pinched_nodes(triangles)),
     )
+
+
+def pinched_nodes(triangles: Triangles) -> Int[np.ndarray, "node"]:
+    """Nodes whose triangles do not all hang together by edges at that node.
+
+    Parameters
+    ----------
+    triangles : (triangle, 3) int array
+        Node indices of a surface.
+
+    Returns
+    -------
+    (node,) int array
+        Node indices, ascending.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.imaging.boundary import pinched_nodes
+    >>> pinched_nodes(np.array([[0, 1, 2], [0, 2, 3], [0, 4, 5]]))
+    array([0])
+    """
+    n = len(triangles)
+    keys = edge_keys(triangles).ravel()
+    order = np.argsort(keys, kind="stable")
+    keys, owner = keys[order], order % n
+    same = np.flatnonzero(keys[1:] == keys[:-1])
+    joined = []
+    for node in (keys[same] >> 32, keys[same] & 0xFFFFFFFF):
+        # corner k of triangle t has the number 3 t + k
+        joined.append(
+            [
+                3 * t + (triangles[t] == node[:, None]).argmax(axis=1)
+                for t in (owner[same], owner[same + 1])
+            ]
+        )
+    first, second = np.concatenate(joined, axis=1)
+    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(3 * n, 3 * n))
+    _, fan = connected_components(graph, directed=False)
+    _, corner = np.unique(fan, return_index=True)
+    nodes, fans = np.unique(triangles.ravel()[corner], return_counts=True)
+    return nodes[fans > 1]
 
 
 def node_normals(points: Points, triangles: Triangles) -> Float[np.ndarray, "node 3"]:
@@ -144,7 +190,7 @@ def without_islands(
     >>> from twinheart.mesh.generate import slab
     >>> from twinheart.mesh.quality import boundary_triangles
     >>> block = slab((20.0, 20.0, 20.0), 1.0)
-    >>> classes = np.full(block.n_nodes, 2)
+    >>> classes = np.where(block.points[:, 0] < 10.0, 2, 3)
     >>> classes[0] = 3
     >>> cleaned = without_islands(block.points, boundary_triangles(block.tets), classes, 1.0)
     >>> int(cleaned[0])

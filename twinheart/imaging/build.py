@@ -8,8 +8,10 @@ import numpy as np
 
 from twinheart.imaging.boundary import (
     LostWall,
+    Topology,
     lost_walls,
     node_normals,
+    pinched_nodes,
     topology,
     without_islands,
 )
@@ -100,21 +102,28 @@ def mesh_muscle(
         "boundary_tags": boundary_tags(mesh.points, triangles, classes),
         "boundary": shape.as_dict() | {"expected_euler": body.euler},
         "lost_walls": [asdict(wall) for wall in lost[:_MAX_LISTED]],
-        "remarks": [*body.notes, *_remarks(dropped, lost, shape.euler, body.euler, edge)],
+        "remarks": [*body.notes, *_remarks(dropped, lost, shape, body.euler, edge)],
     }
     return mesh, report
 
 
 def _whole_piece(mesh: TetMesh) -> tuple[TetMesh, int]:
-    """The largest piece, without tetrahedra at edges where the boundary meets itself; the loss."""
+    """The largest piece, without tetrahedra that hang on it by an edge or a node; how many went."""
     tets = mesh.tets
     for _ in range(_ROUNDS):
         tets = tets[components(tets, mesh.n_nodes)[tets[:, 0]] == 0]
-        keys, count = np.unique(edge_keys(boundary_triangles(tets)), return_counts=True)
-        if (count == 2).all():
+        triangles = boundary_triangles(tets)
+        keys, count = np.unique(edge_keys(triangles), return_counts=True)
+        crowded, pinched = keys[count > 2], pinched_nodes(triangles)
+        on_boundary, touched = np.zeros((2, mesh.n_nodes), dtype=bool)
+        on_boundary[triangles] = True
+        touched[pinched] = touched[crowded >> 32] = True
+        near = np.flatnonzero(touched[tets].any(axis=1))
+        hanging = np.isin(edge_keys(tets[near]), crowded).any(axis=0)
+        hanging |= np.isin(tets[near], pinched).any(axis=1) & on_boundary[tets[near]].all(axis=1)
+        if not hanging.any():
             break
-        crowded = keys[count > 2]
-        tets = tets[~np.isin(edge_keys(tets), crowded).any(axis=0)]
+        tets = np.delete(tets, near[hanging], axis=0)
     if len(tets) == mesh.n_tets:
         return mesh, 0
     used, kept = np.unique(tets, return_inverse=True)
@@ -153,7 +162,7 @@ def boundary_classes(body: Body, mesh: TetMesh, triangles: Triangles, edge: floa
 
 def boundary_tags(
     points: Points, triangles: Triangles, classes: np.ndarray
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Triangles and area of each tag; a triangle counts for the smallest tag of its nodes.
 
     Parameters
@@ -181,13 +190,13 @@ def boundary_tags(
     area = triangle_areas(points, triangles)
     nodes = classes[np.unique(triangles)]
     return {
-        SurfaceClass(tag).name.lower(): {
+        tag.name.lower(): {
             "n_nodes": int((nodes == tag).sum()),
             "n_triangles": int((of == tag).sum()),
             "area_mm2": float(area[of == tag].sum()),
         }
-        for tag in np.unique(nodes).tolist()
-        if tag in iter(SurfaceClass)
+        for tag in SurfaceClass
+        if tag != SurfaceClass.INTERIOR and (nodes == tag).any()
     }
 
 
@@ -236,11 +245,11 @@ def surface_distance(body: Body, points: Points, triangles: Triangles) -> dict[s
 
 
 def _remarks(
-    dropped: int, lost: list[LostWall], euler: int, expected: int, edge: float
+    dropped: int, lost: list[LostWall], shape: Topology, expected: int, edge: float
 ) -> list[str]:
     out = []
     if dropped:
-        out.append(f"left out {dropped} tetrahedra that hung by an edge or lay apart")
+        out.append(f"left out {dropped} tetrahedra that hung by an edge or a node or lay apart")
     if lost:
         worst = lost[0]
         place = ", ".join(f"{x:g}" for x in worst.place_mm)
@@ -249,9 +258,13 @@ def _remarks(
             f"place{'s' if len(lost) > 1 else ''}, the largest near ({place}) mm: take an "
             f"edge below {edge:g} mm or a thicker minimum wall"
         )
-    if euler != expected:
+    pinched = shape.n_pinched_nodes
+    if pinched:
+        out.append(f"the boundary touches itself at {pinched} single nodes")
+    extra = (expected - shape.euler - pinched) // 2
+    if extra:
         out.append(
-            f"the boundary has the Euler number {euler}, expected {expected}: "
-            f"{abs(expected - euler) / 2:g} handles or holes too many"
+            f"the boundary has the Euler number {shape.euler}, expected {expected}: "
+            + (f"{extra} holes through walls" if extra > 0 else f"{-extra} closed bubbles")
         )
     return out

@@ -96,11 +96,15 @@ def greatest(signed: list[tuple[DistanceGrid, float]], points: Points) -> Values
     shape = np.array(first.values.shape)
     nearest = np.clip(np.rint(voxels), 0, shape - 1).astype(np.int64)
     flat = (nearest[:, 0] * shape[1] + nearest[:, 1]) * shape[2] + nearest[:, 2]
-    value = np.max([sign * grid.values.ravel()[flat] for grid, sign in signed], axis=0)
-    value = value.astype(np.float64)
+    rough = np.stack([sign * grid.values.ravel()[flat] for grid, sign in signed])
+    value = rough.max(axis=0).astype(np.float64)
     near = np.flatnonzero(np.abs(value) < _NEAR * first.spacing)
-    at = np.ascontiguousarray(voxels[near].T)
-    value[near] = np.max([sign * grid.spline(at) for grid, sign in signed], axis=0)
+    rough, at = rough[:, near], np.ascontiguousarray(voxels[near].T)
+    value[near] = -np.inf
+    for (grid, sign), own in zip(signed, rough, strict=True):
+        # one that is clearly less at the nearest grid point is so here
+        rival = own > rough.max(axis=0) - _NEAR * first.spacing
+        value[near[rival]] = np.maximum(value[near[rival]], sign * grid.spline(at[:, rival]))
     return value
 
 

@@ -147,7 +147,11 @@ class NearSurface:
 
     def __init__(self, corners: Corners, spacing: float):
         self.corners = corners
-        self.points, self.triangle = surface_points(corners, spacing)
+        points, triangle = surface_points(corners, spacing)
+        # long and narrow triangles are covered far too densely: one point a small cell is enough
+        cell = np.floor((points - points.min(axis=0)) / (0.5 * spacing)).astype(np.int64)
+        _, kept = np.unique(cell @ np.array([1, 1 << 20, 1 << 40]), return_index=True)
+        self.points, self.triangle = points[kept], triangle[kept]
         self.tree = KDTree(self.points)
 
     def __call__(self, points: Points) -> Float[np.ndarray, "node"]:
