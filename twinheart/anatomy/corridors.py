@@ -141,7 +141,11 @@ def find_corridors(mesh: TetMesh, classes: Int[np.ndarray, "tet"]) -> list[Corri
     return sorted((m for m in measured if m is not None), key=lambda m: -m.mass)
 
 
-def without_islands(mesh: TetMesh, classes: Int[np.ndarray, "tet"]) -> Int[np.ndarray, "tet"]:
+def without_islands(
+    mesh: TetMesh,
+    classes: Int[np.ndarray, "tet"],
+    pairs: Int[np.ndarray, "face 2"] | None = None,
+) -> Int[np.ndarray, "tet"]:
     """Classes without what is too small to be real (less than 0.05 ml): noise of the image.
 
     Small pieces of scar become healthy; then small pieces of core, and small pockets of healthy
@@ -153,6 +157,8 @@ def without_islands(mesh: TetMesh, classes: Int[np.ndarray, "tet"]) -> Int[np.nd
         Tetrahedra [mm].
     classes : (tet,) int array
         0 healthy, 1 border zone, 2 core.
+    pairs : (face, 2) int array, optional
+        What `face_neighbours` finds, where it is known already.
 
     Returns
     -------
@@ -168,7 +174,8 @@ def without_islands(mesh: TetMesh, classes: Int[np.ndarray, "tet"]) -> Int[np.nd
     >>> int(without_islands(mesh, (np.arange(mesh.n_tets) == 7).astype(np.int32)).sum())
     0
     """
-    pairs, _ = _neighbours(mesh.tets)
+    if pairs is None:
+        pairs, _ = face_neighbours(mesh.tets)
     volume = np.abs(volumes(mesh.points, mesh.tets))
     classes = np.asarray(classes, dtype=np.int32).copy()
     for belongs, becomes in (
@@ -188,10 +195,35 @@ def _components(n: int, pairs: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def _neighbours(tets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of tetrahedra that share a face, and the nodes of that face."""
+def face_neighbours(
+    tets: Int[np.ndarray, "tet 4"],
+) -> tuple[Int[np.ndarray, "face 2"], Int[np.ndarray, "face 3"]]:
+    """Pairs of tetrahedra that share a face, and the nodes of that face.
+
+    Parameters
+    ----------
+    tets : (tet, 4) int array
+        Node indices.
+
+    Returns
+    -------
+    (face, 2) array, (face, 3) array
+        Numbers of tetrahedra, and of nodes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.anatomy.corridors import face_neighbours
+    >>> face_neighbours(np.array([[0, 1, 2, 3], [1, 2, 3, 4]]))[1].tolist()
+    [[1, 2, 3]]
+    """
     faces = np.sort(np.concatenate([tets[:, list(face)] for face in TET_FACES]), axis=1)
-    order = np.lexsort(faces.T)
+    n_nodes = int(tets.max(initial=0)) + 1
+    if n_nodes < 2_000_000:  # three indices fit into 63 bits
+        low, middle, high = faces.T.astype(np.int64)
+        order = np.argsort((low * n_nodes + middle) * n_nodes + high, kind="stable")
+    else:
+        order = np.lexsort(faces.T)
     same = (faces[order[1:]] == faces[order[:-1]]).all(axis=1)
     first, second = order[:-1][same], order[1:][same]
     return np.stack([first, second], axis=1) % len(tets), faces[first]
@@ -199,7 +231,7 @@ def _neighbours(tets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _zone(mesh: TetMesh, numbers: np.ndarray, classes: np.ndarray) -> _Zone:
     tets = mesh.tets[numbers]
-    pairs, faces = _neighbours(tets)
+    pairs, faces = face_neighbours(tets)
     area = triangle_areas(mesh.points, faces)
     centre = mesh.points[tets].mean(axis=1)
     length = np.linalg.norm(centre[pairs[:, 0]] - centre[pairs[:, 1]], axis=1)

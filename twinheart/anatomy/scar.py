@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from twinheart.anatomy.corridors import DENSITY, Corridor, without_islands
+from twinheart.anatomy.corridors import DENSITY, Corridor, face_neighbours, without_islands
 from twinheart.errors import InputError
 from twinheart.imaging.enhancement import (
     BORDER,
@@ -117,6 +117,7 @@ def masses_of_lge(mesh: TetMesh, seen: Enhancement, chosen: Convention) -> list[
         One row a convention.
     """
     rows = [chosen, *(c for c in CONVENTIONS.values() if c.name != chosen.name)]
+    pairs, _ = face_neighbours(mesh.tets)
     table = []
     for convention in rows:
         core, border = seen.value(convention.core), seen.value(convention.border)
@@ -124,7 +125,7 @@ def masses_of_lge(mesh: TetMesh, seen: Enhancement, chosen: Convention) -> list[
         if convention.border != convention.core:
             meaning += f", border zone above {convention.border}"
         limits = (min(border, core), core)
-        classes = scar_of_lge(mesh, seen, convention)
+        classes = without_islands(mesh, classify(seen, convention), pairs)
         table.append(_row(mesh, classes, convention.name, limits, meaning, convention.source))
     return table
 
