@@ -100,7 +100,7 @@ def _pictures(
     file = _coordinate_picture(folder / "coordinates.png", scene, at)
     text = " ".join(_TEXTS.values())
     yield {"key": "coordinates", "title": "Coordinates", "uri": data_uri(file), "caption": text}
-    file = _bullseye(folder / "aha.png", segment_ml)
+    file = write_bullseye(folder / "aha.png", segment_ml, "Segments: number and muscle (ml)")
     text = "Muscle in each of the 17 segments of the left ventricle, apex in the middle."
     yield {"key": "aha", "title": "AHA segments", "uri": data_uri(file), "caption": text}
 
@@ -209,7 +209,23 @@ def _class_at(heart: Heart, points: np.ndarray) -> np.ndarray:
     return classes[tagged[KDTree(heart.mesh.points[tagged]).query(points)[1]]]
 
 
-def _bullseye(path: Path, values: Sequence[float]) -> Path:
+def write_bullseye(path: Path, values: Sequence[float], title: str) -> Path:
+    """Draw one number for each of the 17 segments of the left ventricle.
+
+    Parameters
+    ----------
+    path : Path
+        PNG, SVG or PDF to write.
+    values : sequence of float
+        For segments 1 to 17.
+    title : str
+        What the numbers are, with their unit.
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
     import matplotlib
 
     fig = figure(150.0, 130.0)
@@ -237,6 +253,6 @@ def _bullseye(path: Path, values: Sequence[float]) -> Path:
         axes.text(np.radians(angle), 4.35, word, ha="center", va="center", size=10, color=MUTED,
                   rotation={180: 90, 0: -90}.get(angle, 0))  # fmt: skip
     assert len(values) == len(SEGMENTS)
-    fig.text(0.02, 0.95, "Segments: number and muscle (ml)", size=12, weight="bold", color=INK)
+    fig.text(0.02, 0.95, title, size=12, weight="bold", color=INK)
     fig.text(0.98, 0.015, DISCLAIMER, size=8, color=MUTED, ha="right")
     return save(fig, path, dpi=130)

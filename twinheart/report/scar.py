@@ -9,12 +9,15 @@ import numpy as np
 
 from twinheart import __version__
 from twinheart.anatomy import Heart
-from twinheart.anatomy.corridors import Corridor
+from twinheart.anatomy.aha import aha_segments
+from twinheart.anatomy.coordinates import coordinates_of
+from twinheart.anatomy.corridors import DENSITY, Corridor
 from twinheart.anatomy.scar import Masses, mass
 from twinheart.imaging.enhancement import CORE
 from twinheart.mesh import TetMesh
 from twinheart.mesh.io.atomic import written_whole
 from twinheart.mesh.quality import volumes
+from twinheart.report.anatomy import write_bullseye
 from twinheart.report.html import data_uri, render_page
 from twinheart.report.maps import write_classes
 from twinheart.report.scene import Scene
@@ -98,6 +101,14 @@ def _pictures(
         )
         text = "Strands of border zone, blue, that join healthy tissue through core, dark red."
         yield _picture("corridors", "Corridors", file, text)
+    at = coordinates_of(mesh)
+    if at is not None:
+        weight = DENSITY / 4000.0 * np.abs(volumes(mesh.points, mesh.tets)) * (scar > 0)
+        on_nodes = np.bincount(mesh.tets.ravel(), np.repeat(weight, 4), mesh.n_nodes)
+        grams = np.bincount(aha_segments(at), on_nodes, 35)[1:18].tolist()
+        file = write_bullseye(folder / "aha.png", grams, "Segments: number and scar (g)")
+        text = "Core and border zone in each segment of the left ventricle, apex in the middle."
+        yield _picture("aha", "AHA segments", file, text)
 
 
 def _picture(key: str, title: str, file: Path, caption: str) -> dict[str, Any]:
