@@ -243,6 +243,8 @@ class _Growing:
 
     def line(self, parent: int, points) -> int:
         """Append a bundle that begins at `parent`; its last node."""
+        if not len(points):
+            return parent
         twig = self.n_twigs
         self.n_twigs += 1
         count = len(points)
@@ -253,7 +255,7 @@ class _Growing:
     def straight(self, parent: int, goal) -> int:
         """Append a bundle straight to `goal`; its last node."""
         start = self.points[parent]
-        count = max(1, round(np.linalg.norm(goal - start) / SEGMENT))
+        count = round(np.linalg.norm(goal - start) / SEGMENT)
         share = np.arange(1, count + 1)[:, None] / count
         return self.line(parent, start + share * (goal - start))
 
