@@ -52,8 +52,14 @@ def heart(request, demo):
     return demo if request.param == "demo" else add_coordinates(HEARTS[request.param]())
 
 
+def _stored(mesh):
+    at = coordinates_of(mesh)
+    assert at is not None
+    return at
+
+
 def test_surfaces_have_their_values(heart):
-    at, classes = coordinates_of(heart), heart.point_fields["surf_class"]
+    at, classes = _stored(heart), heart.point_fields["surf_class"]
     np.testing.assert_array_equal(at.tm[np.isin(classes, (3, 4))], 0.0)
     np.testing.assert_array_equal(at.tm[classes == 2], 1.0)
     np.testing.assert_array_equal(at.tv[classes == 3], 0)
@@ -66,7 +72,7 @@ def test_surfaces_have_their_values(heart):
 
 def test_places_come_back_from_their_coordinates(heart):
     edge = mean_edge(heart)
-    back = places_of_coordinates(heart, coordinates_of(heart)).of_nodes(heart.points)
+    back = places_of_coordinates(heart, _stored(heart)).of_nodes(heart.points)
     assert (np.linalg.norm(back - heart.points, axis=1) < edge).mean() > RETURNED
     random = np.random.default_rng(5)
     tet = random.integers(0, heart.n_tets, 5000)
@@ -80,7 +86,7 @@ def test_places_come_back_from_their_coordinates(heart):
 
 def test_coordinates_are_monotone(heart):
     """In their layout tetrahedra keep one orientation: no coordinate ever turns back."""
-    at = coordinates_of(heart)
+    at = _stored(heart)
     angle, depth = 2 * np.pi * at.rt, np.where(at.tv == 0, 1 - at.tm, at.tm - 1)
     layout = np.stack([at.ab * np.cos(angle), at.ab * np.sin(angle), depth], axis=1)
     corner = layout[heart.tets]
@@ -127,7 +133,7 @@ def test_lone_ventricle_has_the_coordinates_of_its_ellipsoids():
 
 
 def test_both_sides_of_the_septum_share_height_and_rotation(demo):
-    at = coordinates_of(demo)
+    at = _stored(demo)
     pairs = edges(demo.tets)
     pairs = pairs[(at.tv[pairs[:, 0]] != at.tv[pairs[:, 1]]) & (at.ab[pairs].min(axis=1) > 0.1)]
     turn = np.abs(at.rt[pairs[:, 0]] - at.rt[pairs[:, 1]])
@@ -138,7 +144,7 @@ def test_both_sides_of_the_septum_share_height_and_rotation(demo):
 
 
 def test_rotation_tells_septum_from_free_wall_and_front_from_back(demo):
-    at, region = coordinates_of(demo), demo.cell_fields["region"]
+    at, region = _stored(demo), demo.cell_fields["region"]
     middle = demo.points[demo.tets].mean(axis=1)
     rt = coordinates_at(demo, middle).rt
     septal = (rt > 2 / 3) & (rt < 1)
@@ -153,7 +159,7 @@ def test_rotation_tells_septum_from_free_wall_and_front_from_back(demo):
 
 @pytest.mark.slow
 def test_turned_heart_has_the_same_coordinates(demo):
-    at = coordinates_of(demo)
+    at = _stored(demo)
     rotation = Rotation.from_rotvec([0.3, 1.1, -0.8]).as_matrix()
     fields = {"surf_class": demo.point_fields["surf_class"]}
     turned = coordinates(TetMesh(demo.points @ rotation.T - 7.0, demo.tets, fields))
@@ -163,7 +169,7 @@ def test_turned_heart_has_the_same_coordinates(demo):
 
 
 def test_stored_coordinates_are_read_back(demo):
-    at = coordinates_of(demo)
+    at = _stored(demo)
     for name, values in at.fields.items():
         np.testing.assert_allclose(values, demo.point_fields[name], atol=1e-12)
     assert coordinates_of(lv_ellipsoid(edge=4.3)) is None

@@ -130,7 +130,7 @@ def _loops_of(surface: TriMesh, loops, centres: np.ndarray) -> list[int]:
             "surface open at its valve and veins."
         )
     middles = np.stack([surface.points[loop].mean(axis=0) for loop in loops])
-    taken = KDTree(middles).query(centres)[1].tolist()
+    taken = [int(k) for k in np.atleast_1d(KDTree(middles).query(centres)[1])]
     if len(set(taken)) < len(taken):
         raise MeshError("two landmarks of the atrium are nearest to the same opening.")
     return taken

@@ -254,7 +254,7 @@ def _locate(vertices: np.ndarray, tets: np.ndarray, among: np.ndarray, points: n
         count = min(count, len(among))
         rows = max(1, _CHUNK // count)
         for part in (left[i : i + rows] for i in range(0, len(left), rows)):
-            near = among[tree.query(points[part], k=[*range(1, count + 1)])[1]]
+            near = among[tree.query(points[part], k=count)[1].reshape(len(part), count)]
             tet[part], weights[part], error[part] = _best(vertices, tets, near, points[part])
         left = left[error[left] > 0]
     return Places(tet, tets[tet], weights)

@@ -1,7 +1,7 @@
 """`twinheart anatomy`: fibres, coordinates and AHA segments of a heart."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -12,6 +12,17 @@ if TYPE_CHECKING:
 
     from twinheart.anatomy import Coordinates, Heart
     from twinheart.anatomy.wall import Wall
+    from twinheart.mesh import TetMesh
+
+
+class Angles(NamedTuple):
+    """Angles of the fibre rule [degrees], as for `add_fibres`."""
+
+    alpha_endo: float = 60.0
+    alpha_epi: float = -60.0
+    beta_endo: float = -45.0
+    beta_epi: float = 45.0
+
 
 anatomy = typer.Typer(
     help="Fibres, coordinates and segments of a heart.",
@@ -28,12 +39,14 @@ def build(
     ] = Path("heart.vtu"),
     alpha_endo: Annotated[
         float, typer.Option(help="Helix angle at the endocardium, degrees.")
-    ] = 60,
-    alpha_epi: Annotated[float, typer.Option(help="Helix angle at the epicardium, degrees.")] = -60,
+    ] = 60.0,
+    alpha_epi: Annotated[
+        float, typer.Option(help="Helix angle at the epicardium, degrees.")
+    ] = -60.0,
     beta_endo: Annotated[
         float, typer.Option(help="Sheet angle at the endocardium, degrees.")
-    ] = -45,
-    beta_epi: Annotated[float, typer.Option(help="Sheet angle at the epicardium, degrees.")] = 45,
+    ] = -45.0,
+    beta_epi: Annotated[float, typer.Option(help="Sheet angle at the epicardium, degrees.")] = 45.0,
     new_fibres: Annotated[
         bool, typer.Option("--new-fibres", help="By the rule, even where the mesh has fibres.")
     ] = False,
@@ -48,12 +61,7 @@ def build(
     Surfaces are taken from the point field surf_class (1 base, 2 epicardium, 3 LV, 4 RV
     endocardium), else found from the shape.
     """
-    angles = {
-        "alpha_endo": alpha_endo,
-        "alpha_epi": alpha_epi,
-        "beta_endo": beta_endo,
-        "beta_epi": beta_epi,
-    }
+    angles = Angles(alpha_endo, alpha_epi, beta_endo, beta_epi)
     record, remarks = build_anatomy(
         mesh, out, angles, new_fibres=new_fibres, length_unit=length_unit, report=report
     )
@@ -65,7 +73,7 @@ def build(
 def build_anatomy(
     source: str | Path,
     out: str | Path,
-    angles: dict[str, float],
+    angles: Angles,
     *,
     new_fibres: bool = False,
     length_unit: str | None = None,
@@ -76,9 +84,10 @@ def build_anatomy(
     Parameters
     ----------
     source, out : path
-        Mesh to read and mesh to write; the page goes beside the latter as ``.html``.
-    angles : dict
-        Of the fibre rule, as for `add_fibres` [degrees].
+        Mesh to read and mesh to write; the page goes beside the latter as ``.html``, the Purkinje
+        tree that a simulation will grow as ``_purkinje.vtu``.
+    angles : Angles
+        Of the fibre rule [degrees].
     new_fibres : bool
         By the rule, even where the mesh has fibres.
     length_unit : str, optional
@@ -117,7 +126,14 @@ def build_anatomy(
     heart = Heart(mesh, heart.f0, heart.s0, heart.regions)
     by_rule = new_fibres or heart.f0 is None
     if by_rule:
-        heart = add_fibres(heart, **angles, wall=wall)
+        heart = add_fibres(
+            heart,
+            alpha_endo=angles.alpha_endo,
+            alpha_epi=angles.alpha_epi,
+            beta_endo=angles.beta_endo,
+            beta_epi=angles.beta_epi,
+            wall=wall,
+        )
     else:
         remarks.append("the fibres of the mesh are kept; --new-fibres makes new ones")
     mesh = heart.mesh
@@ -132,9 +148,21 @@ def build_anatomy(
     record = _figures(heart, wall, at, segment) | {"fibres": "rule" if by_rule else "kept"}
     write_mesh(out, mesh_of_heart(heart))
     record["heart"] = str(out)
+    record["purkinje"] = _write_tree(Path(out), heart.mesh)
     if report:
         record["report"] = str(_write_page(Path(out), heart, at, record, remarks))
     return record, remarks
+
+
+def _write_tree(out: Path, mesh: "TetMesh") -> dict[str, Any]:
+    """Write the Purkinje tree that `twinheart simulate` grows on this mesh, to be looked at."""
+    from twinheart.anatomy.purkinje import grow_purkinje, write_purkinje
+
+    tree = grow_purkinje(mesh)
+    path = out.with_name(f"{out.stem}_purkinje.vtu")
+    write_purkinje(path, tree)
+    length = float(tree.lengths.sum()) / 1000
+    return {"file": str(path), "junctions": len(tree.junctions), "length_m": length}
 
 
 def _figures(heart: "Heart", wall: "Wall", at: "Coordinates", segment: "np.ndarray") -> dict:

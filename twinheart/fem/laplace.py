@@ -109,7 +109,7 @@ def solve_dirichlet(
             "a Laplace problem needs at least one node with a given value, got none: "
             "check the surface tags."
         )
-    u = np.zeros(matrix.shape[0])
+    u = np.zeros(matrix.diagonal().size)
     u[dirichlet_nodes] = values
     free = np.ones(len(u), dtype=bool)
     free[dirichlet_nodes] = False

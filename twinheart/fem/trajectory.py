@@ -125,7 +125,7 @@ def trajectory_length(
     if lost.size:
         ahead = ahead + _neighbour_mean(mesh, lost)
     rank = np.argsort(order, kind="stable")
-    system = (sp.eye_array(n, format="csr") - ahead)[rank][:, rank].tocsc()
+    system = sp.csr_array(sp.eye_array(n) - ahead)[rank][:, rank].tocsc()
     length = np.empty(n)
     factors = spla.splu(system, permc_spec="NATURAL", diag_pivot_thresh=0.0)
     length[rank] = factors.solve(step[rank])

@@ -124,7 +124,7 @@ def _coordinate_picture(path: Path, scene: Scene, at: Coordinates) -> Path:
             if row != 1:
                 axes.set_title(view, size=10, color=INK, pad=2)
     fig.text(0.98, 0.985, DISCLAIMER, size=8, color=MUTED, ha="right")
-    return save(fig, path, dpi=130)
+    return save(fig, path, dpi=130.0)
 
 
 def _fibre_picture(path: Path, scene: Scene, heart: Heart) -> Path:
@@ -143,7 +143,7 @@ def _fibre_picture(path: Path, scene: Scene, heart: Heart) -> Path:
         axes.set_title(view, size=10, color=INK, pad=2)
         _draw_lines(axes, scene, view, lines, outwards, inner, helix)
     fig.text(0.98, 0.965, DISCLAIMER, size=8, color=MUTED, ha="right")
-    return save(fig, path, dpi=150)
+    return save(fig, path, dpi=150.0)
 
 
 def _draw_lines(axes: "Axes", scene: Scene, view: str, lines, outwards, inner, helix) -> None:
@@ -255,4 +255,4 @@ def write_bullseye(path: Path, values: Sequence[float], title: str) -> Path:
     assert len(values) == len(SEGMENTS)
     fig.text(0.02, 0.95, title, size=12, weight="bold", color=INK)
     fig.text(0.98, 0.015, DISCLAIMER, size=8, color=MUTED, ha="right")
-    return save(fig, path, dpi=130)
+    return save(fig, path, dpi=130.0)
