@@ -104,6 +104,7 @@ def quiet_pydicom() -> Iterator[Any]:
     """Give pydicom without its warnings, which quote values, for the length of a block."""
     try:
         import pydicom
+        import pydicom.config
     except ImportError:
         raise InputError("reading DICOM needs pydicom: pip install 'twinheart[imaging]'.") from None
     logger, config = pydicom.config.logger, pydicom.config
@@ -141,9 +142,11 @@ def read_header(path: Path, *, pixels: bool = False) -> Any:
             meta = pydicom.filereader.read_file_meta_info(path)
             if meta.get("TransferSyntaxUID") == _DEFLATED:
                 raise InputError(f"{path}: is deflated: save it uncompressed.")
-            if pixels:
-                return pydicom.dcmread(path)
-            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            tags = None if pixels else list(_TAGS)
+            dataset = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=tags)
+            for _ in dataset:  # decoded here, where nothing is said about odd values
+                pass
+            return dataset
         except InputError:
             raise
         except Exception:  # pydicom raises many kinds, and its texts may quote the header
@@ -279,12 +282,22 @@ def rescaling(dataset, index: int) -> tuple[float, float]:
     -------
     slope, intercept : float
         1 and 0 where the file says nothing.
+
+    Raises
+    ------
+    InputError
+        If they are no numbers.
     """
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     places = [per_frame[index], *shared] if per_frame is not None else []
-    for place in places:
-        transform = place.get("PixelValueTransformationSequence")
-        if transform:
-            return float(transform[0].RescaleSlope), float(transform[0].RescaleIntercept)
-    return float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
+    with quiet_pydicom():
+        try:
+            for place in places:
+                if place.get("PixelValueTransformationSequence"):
+                    dataset = place.PixelValueTransformationSequence[0]
+                    break
+            slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+            return float(slope or 1), float(intercept or 0)
+        except Exception:
+            raise InputError("the rescaling of pixels is no number: export it again.") from None

@@ -2,8 +2,9 @@
 
 import gzip
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 
@@ -47,8 +48,7 @@ def read_nifti(path: str | Path) -> Image:
     path = Path(path)
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        with opener(path, "rb") as file:
-            stream = cast(BinaryIO, file)
+        with opener(path, "rb") as stream:
             header = _header(stream, path)
             values = _values(stream, header, path)
     except (gzip.BadGzipFile, zlib.error, EOFError):
@@ -64,7 +64,7 @@ def read_nifti(path: str | Path) -> Image:
     return Image(image.values, image.affine, notes=(note, *notes))
 
 
-def _header(stream: BinaryIO, path: Path) -> Any:
+def _header(stream: BufferedIOBase, path: Path) -> Any:
     try:
         import nibabel as nib
     except ImportError:
@@ -80,7 +80,7 @@ def _header(stream: BinaryIO, path: Path) -> Any:
     kind = nib.Nifti1Header if size == 348 else nib.Nifti2Header
     try:
         header = kind(block, check=False)
-        code, offset = int(header["datatype"]), int(header["vox_offset"])
+        code, offset = int(header["datatype"]), int(header["vox_offset"]) or size + 4
         dtype, shape = header.get_data_dtype(), tuple(int(n) for n in header.get_data_shape())
     except Exception:  # nibabel raises many kinds for damaged headers
         raise InputError(f"{path}: the NIfTI header is damaged or truncated.") from None
@@ -108,7 +108,7 @@ def _header(stream: BinaryIO, path: Path) -> Any:
     return header
 
 
-def _values(stream: BinaryIO, header, path: Path) -> np.ndarray:
+def _values(stream: BufferedIOBase, header, path: Path) -> np.ndarray:
     dtype, shape = header.get_data_dtype(), header.get_data_shape()
     n_bytes = int(np.prod(shape)) * dtype.itemsize
     data = stream.read(n_bytes)

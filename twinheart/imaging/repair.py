@@ -2,7 +2,7 @@
 
 import numpy as np
 from jaxtyping import Bool, Int8
-from scipy.ndimage import convolve1d, distance_transform_edt, generate_binary_structure, label
+from scipy.ndimage import convolve1d, generate_binary_structure
 
 from twinheart.errors import InputError
 from twinheart.imaging.image import voxel_spacing
@@ -15,6 +15,8 @@ from twinheart.imaging.slices import (
     RV,
     Affine,
     Labels,
+    connected,
+    distances,
     fill_missing_slices,
     make_isotropic,
     place,
@@ -69,10 +71,10 @@ def repair_masks(masks: ChamberMasks) -> tuple[ChamberMasks, tuple[str, ...]]:
     >>> x = np.stack(np.meshgrid(*[np.arange(-20.0, 21.0)] * 3, indexing="ij"))
     >>> radius, below = np.linalg.norm(x, axis=0), x[2] < 8
     >>> pool, muscle = (radius < 12) & below, (radius >= 12) & (radius < 18) & below
-    >>> muscle[20, 20, 5] = False
+    >>> muscle[20, 20, 4:7] = False
     >>> masks, repairs = repair_masks(ChamberMasks(pool, muscle, None, np.eye(4)))
     >>> repairs
-    ('1 hole in the muscle filled (0.00 ml), near (20.0, 20.0, 5.0) mm RAS',)
+    ('3 single voxels took the label of what surrounds them',)
     """
     labels, affine = _cropped(masks)
     _require_bodies(labels, masks)
@@ -145,7 +147,8 @@ def _without_noise(labels: Labels) -> tuple[Labels, list[str]]:
     if not lonely.any():
         return labels, []
     labels = np.where(lonely, np.argmax(around, axis=0).astype(np.uint8), labels)
-    return labels, [f"{np.count_nonzero(lonely)} single voxels took the label around them"]
+    n = int(np.count_nonzero(lonely))
+    return labels, [f"{n} single voxel{'s' * (n > 1)} took the label of what surrounds them"]
 
 
 def _around(mask: Bool[np.ndarray, "i j k"]) -> Int8[np.ndarray, "i j k"]:
@@ -174,16 +177,14 @@ def _without_strays(labels: Labels, affine: Affine, share: float) -> tuple[Label
         largest = small[np.argmax(sizes[small - 1])]
         repairs.append(_stray_sentence(number, len(small), stray, pieces == largest, affine))
     if strays.any():
-        nearest = distance_transform_edt(
-            strays, voxel_spacing(affine), return_distances=False, return_indices=True
-        )
+        _, nearest = distances(~strays, voxel_spacing(affine))
         labels = labels[tuple(nearest)]
     return labels, repairs
 
 
 def _pieces(labels: Labels, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Connected pieces of a label, numbered from 1, and their sizes."""
-    pieces, _ = label(labels == number, _NEIGHBOURS[number])
+    pieces, _ = connected(labels == number, _NEIGHBOURS[number])
     return pieces, np.bincount(pieces.ravel())[1:]
 
 

@@ -4,9 +4,11 @@ Raya & Udupa, Shape-based interpolation of multidimensional objects, IEEE Trans.
 1990, doi:10.1109/42.52980.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label
 
 from twinheart.errors import InputError
 from twinheart.imaging.image import voxel_spacing, voxels_to_points
@@ -14,6 +16,7 @@ from twinheart.imaging.image import voxel_spacing, voxels_to_points
 OUTSIDE, LV, MUSCLE, RV, BEYOND = range(5)  # labels of the working array
 
 Labels = UInt8[np.ndarray, "i j k"]
+FinerLabels = UInt8[np.ndarray, "finer_i finer_j finer_k"]
 Affine = Float[np.ndarray, "4 4"]
 
 _MAX_RATIO = 1.5  # of voxel edges that count as nearly isotropic
@@ -42,6 +45,48 @@ def place(affine: Affine, voxels) -> str:
     """
     point = voxels_to_points(affine, np.atleast_2d(voxels)).mean(axis=0)
     return f"({', '.join(f'{x:.1f}' for x in point)}) mm RAS"
+
+
+def distances(mask: np.ndarray, spacing) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of each voxel to the nearest one of a mask, and that one's indices.
+
+    Parameters
+    ----------
+    mask : bool array
+        Not empty.
+    spacing : sequence of float
+        Distance between voxels along each axis.
+
+    Returns
+    -------
+    distance : array
+        In the unit of the spacing; 0 within the mask.
+    nearest : int array
+        Indices, first axis first.
+    """
+    found: Any = distance_transform_edt(~mask, spacing, return_indices=True)
+    return found[0], found[1]
+
+
+def connected(mask: np.ndarray, structure: np.ndarray) -> tuple[np.ndarray, int]:
+    """Pieces of a mask.
+
+    Parameters
+    ----------
+    mask : bool array
+        Voxels.
+    structure : bool array
+        Which neighbours hang together.
+
+    Returns
+    -------
+    pieces : int array
+        Number of the piece of each voxel, from 1; 0 outside.
+    n : int
+        How many there are.
+    """
+    found: Any = label(mask, structure)
+    return found[0], int(found[1])
 
 
 def fill_missing_slices(labels: Labels, affine: Affine) -> tuple[Labels, list[str]]:
@@ -86,7 +131,7 @@ def fill_missing_slices(labels: Labels, affine: Affine) -> tuple[Labels, list[st
     return labels, repairs
 
 
-def make_isotropic(labels: Labels, affine: Affine) -> tuple[Labels, Affine, list[str]]:
+def make_isotropic(labels: Labels, affine: Affine) -> tuple[FinerLabels, Affine, list[str]]:
     """Interpolate slices between thick ones until voxels are nearly cubes.
 
     Parameters
@@ -106,7 +151,7 @@ def make_isotropic(labels: Labels, affine: Affine) -> tuple[Labels, Affine, list
         A sentence if anything was done.
     """
     before = voxel_spacing(affine)
-    for axis in np.argsort(-before):
+    for axis in np.argsort(-before).tolist():
         spacing = voxel_spacing(affine)
         n = int(np.rint(spacing[axis] / spacing.min()))
         if spacing[axis] < _MAX_RATIO * spacing.min():
@@ -139,10 +184,11 @@ def _missing(labels: Labels, axis: int) -> Bool[np.ndarray, "slice"]:
 def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
     """First and last index of each run of true values."""
     steps = np.diff(np.concatenate([[0], flags.astype(int), [0]]))
-    return list(zip(np.flatnonzero(steps > 0), np.flatnonzero(steps < 0) - 1, strict=True))
+    firsts, lasts = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0) - 1
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
-def _interpolated(labels: Labels, spacing, axis: int, known: np.ndarray, n: int) -> Labels:
+def _interpolated(labels: Labels, spacing, axis: int, known: np.ndarray, n: int) -> FinerLabels:
     """Labels on a grid `n` times finer along an axis, from its known slices."""
     slices = np.moveaxis(labels, axis, 0)
     in_plane = np.delete(spacing, axis)
@@ -159,7 +205,7 @@ def _interpolated(labels: Labels, spacing, axis: int, known: np.ndarray, n: int)
     at = (np.arange(len(out)) + 0.5) / n - 0.5
     pairs = np.clip(np.searchsorted(index, at, side="right") - 1, 0, len(index) - 1)
     for low in np.unique(pairs):
-        a, b = index[low], index[min(low + 1, len(index) - 1)]
+        a, b = int(index[low]), int(index[min(low + 1, len(index) - 1)])
         here = np.flatnonzero(pairs == low)
         if a == b or np.array_equal(slices[a], slices[b]):
             out[here] = slices[a]
@@ -171,8 +217,8 @@ def _interpolated(labels: Labels, spacing, axis: int, known: np.ndarray, n: int)
             t = np.clip((at[z] - a) / (b - a), 0, 1)
             inside = {name: (1 - t) * d[0] + t * d[1] < 0 for name, d in ends.items()}
             layer = np.where(inside["beyond"], BEYOND, OUTSIDE)
-            for name, label in (("hull", MUSCLE), ("rv", RV), ("lv", LV)):
-                layer[inside[name]] = label
+            for name, number in (("hull", MUSCLE), ("rv", RV), ("lv", LV)):
+                layer[inside[name]] = number
             out[z] = np.where(end, slices[a if t < 0.5 else b], layer)
     return np.moveaxis(out, 0, axis)
 
@@ -210,7 +256,7 @@ def _end_distances(bodies, a: int, b: int, in_plane, height: float) -> dict[str,
 def _signed_distance(mask: np.ndarray, spacing) -> np.ndarray:
     if mask.all():
         return np.full(mask.shape, -_FAR)
-    return distance_transform_edt(~mask, spacing) - distance_transform_edt(mask, spacing)
+    return distances(mask, spacing)[0] - distances(~mask, spacing)[0]
 
 
 def _flat_end(
@@ -222,7 +268,7 @@ def _flat_end(
     """
     near, far = hull if baseward > 0 else hull[::-1]
     end = (near < 0) & (far > 0.5 * height) & (baseward != 0)
-    core = distance_transform_edt(np.pad(end & pools, 1), in_plane)[1:-1, 1:-1] > _VALVE_RADIUS
+    core = distances(~np.pad(end & pools, 1), in_plane)[0][1:-1, 1:-1] > _VALVE_RADIUS
     if not core.any():
         return core
-    return end & (distance_transform_edt(~core, in_plane) < _RIM)
+    return end & (distances(core, in_plane)[0] < _RIM)

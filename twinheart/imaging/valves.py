@@ -4,11 +4,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects, label
+from scipy.ndimage import binary_dilation, find_objects
 
 from twinheart.errors import InputError
 from twinheart.imaging.image import voxel_spacing
-from twinheart.imaging.slices import BEYOND, LV, MUSCLE, OUTSIDE, RV, Affine, Labels, place
+from twinheart.imaging.slices import (
+    BEYOND,
+    LV,
+    MUSCLE,
+    OUTSIDE,
+    RV,
+    Affine,
+    Labels,
+    connected,
+    distances,
+    place,
+)
 
 _EDGES = np.ones((3, 3, 3), bool)  # neighbours by face, edge or corner
 _NAMES = {LV: "LV", RV: "RV"}
@@ -36,7 +47,7 @@ class Contact:
     normal : (3,) array
         Sum of the outward normals of the faces, RAS [mm2]; its length is the projected area.
     across : float
-        Width: twice the distance from the wall of the voxel farthest from it [voxels as labelled].
+        Width: twice the distance from muscle of the voxel farthest from it [voxels as labelled].
     labelled : bool
         Most of what lies outside is labelled: an atrium or a great vessel.
     """
@@ -104,7 +115,6 @@ def _contacts(labels: Labels, affine: Affine, scale, pool: int) -> list[Contact]
     outside = (labels == OUTSIDE) | (labels == BEYOND)
     faces = np.zeros((*labels.shape, 3), np.int8)
     n_faces, n_labelled = np.zeros(labels.shape, np.int8), np.zeros(labels.shape, np.int8)
-    walled = np.zeros(labels.shape, bool)
     for axis in range(3):
         for step in (1, -1):
             beside = np.roll(labels, -step, axis)
@@ -112,7 +122,6 @@ def _contacts(labels: Labels, affine: Affine, scale, pool: int) -> list[Contact]
             faces[..., axis] += step * free
             n_faces += free
             n_labelled += free & (beside == BEYOND)
-            walled |= inside & (beside != pool) & ~free
     touching = n_faces > 0
     if not touching.any():
         return []
@@ -120,7 +129,7 @@ def _contacts(labels: Labels, affine: Affine, scale, pool: int) -> list[Contact]
     face_areas = np.linalg.det(affine[:3, :3]) * np.linalg.inv(affine[:3, :3]).T
     face_areas *= np.sign(np.linalg.det(affine[:3, :3]))
     found = []
-    for voxels, across in _patches(touching, walled & ~touching, scale):
+    for voxels, across in _patches(touching, labels == MUSCLE, scale):
         here = tuple(voxels.T)
         found.append(
             Contact(
@@ -134,14 +143,14 @@ def _contacts(labels: Labels, affine: Affine, scale, pool: int) -> list[Contact]
     return sorted(found, key=lambda c: -len(c.voxels))
 
 
-def _patches(touching: Mask, walled: Mask, scale) -> list[tuple[np.ndarray, float]]:
-    """Voxels of each patch of a pool's surface and its width, by the distance to walled surface.
+def _patches(touching: Mask, muscle: Mask, scale) -> list[tuple[np.ndarray, float]]:
+    """Voxels of each patch of a pool's surface and its width, by the distance to muscle.
 
     Specks beside a patch belong to it: patches are joined over gaps of two voxels.
     """
-    patches, _ = label(binary_dilation(touching, _EDGES), _EDGES)
+    patches, _ = connected(binary_dilation(touching, _EDGES), _EDGES)
     patches[~touching] = 0
-    wall_distance = distance_transform_edt(~walled, scale)
+    wall_distance, _ = distances(muscle, scale)
     found = []
     for number, box in enumerate(find_objects(patches), 1):
         here = patches[box] == number
@@ -182,7 +191,7 @@ def _mouth(labels: Labels, contact: Contact, affine: Affine) -> Mask:
     core = binary_dilation(patch) & outside
     near_pool = binary_dilation(labels == contact.pool, _EDGES)
     mouth = outside & near_pool & binary_dilation(core, _EDGES)
-    pieces, n = label(mouth, _EDGES)
+    pieces, n = connected(mouth, _EDGES)
     areas = np.bincount(pieces[core & mouth], minlength=n + 1) * voxel_spacing(affine).min() ** 2
     return (areas >= _MIN_VALVE)[pieces]
 
@@ -216,8 +225,7 @@ def _part_pools(labels: Labels, affine: Affine, scale) -> list[str]:
     touching = (labels == RV) & binary_dilation(labels == LV, _EDGES)
     if not touching.any():
         return []
-    walled = (labels == RV) & binary_dilation(labels != RV) & ~touching
-    patches = _patches(touching, walled, scale)
+    patches = _patches(touching, labels == MUSCLE, scale)
     voxels, across = max(patches, key=lambda p: p[1])
     where = place(affine, voxels)
     if not _closable(across):
@@ -238,13 +246,13 @@ def _is_unwalled(labels: Labels) -> bool:
     """Whether the labels have no wall of the RV, as those of many conventions."""
     surface = (labels == RV) & binary_dilation(labels != RV)
     free = surface & binary_dilation(labels == OUTSIDE)
-    return np.count_nonzero(free) > _UNWALLED * np.count_nonzero(surface)
+    return bool(np.count_nonzero(free) > _UNWALLED * np.count_nonzero(surface))
 
 
 def _add_rv_wall(labels: Labels, affine: Affine, base) -> str:
     """Put a wall around the RV's pool, in place."""
     pool = labels == RV
-    distance, nearest = distance_transform_edt(~pool, voxel_spacing(affine), return_indices=True)
+    distance, nearest = distances(pool, voxel_spacing(affine))
     voxels = np.argwhere((labels == OUTSIDE) & (distance <= _RV_WALL))
     below = nearest[(slice(None), *voxels.T)].T
     along = base @ affine[:3, :3]
