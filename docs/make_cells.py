@@ -47,9 +47,11 @@ def draw(name: str) -> dict[str, Any]:
         title=name, most=shown,
     )  # fmt: skip
     curve = s1s2_restitution(cycle.model, s1=BCL, n_s1=2)
+    # Stewart's cell paces itself: what follows its own beat is no answer to the stimulus.
+    driven = ~(curve.di[:, 0] > BCL)
     write_restitution(
         HERE / "cells" / f"{name}-restitution.png",
-        {"S1-S2": (curve.di[:, 0], curve.apd[:, 0])},
+        {"S1-S2": (curve.di[driven, 0], curve.apd[driven, 0])},
         title=f"{name}, S1 {BCL:g} ms",
     )
     doi = cell.reference.removeprefix("doi:")
