@@ -57,10 +57,11 @@ def mesh_muscle(
     TetMesh
         In one piece, with the point field ``surf_class`` (`SurfaceClass`).
     dict
-        ``volume_ml``; ``target_volume_ml`` asked for; ``added_wall_ml`` by the minimum wall;
-        ``volume_error_percent``: what is left between them; ``surface_distance_mm`` between the
-        boundary and the surface asked for, both ways; ``boundary_tags``: triangles and area of
-        each; ``boundary``: `Topology`, with ``expected_euler``; ``lost_walls``; ``remarks``.
+        ``volume_ml``; ``target_volume_ml`` asked for; ``added_wall_ml`` by the minimum wall and
+        ``filled_crevices_ml`` where a cavity is too narrow for the edge; ``volume_error_percent``:
+        what is left between them; ``surface_distance_mm`` between the boundary and the surface
+        asked for, both ways; ``boundary_tags``: triangles and area of each; ``boundary``:
+        `Topology`, with ``expected_euler``; ``lost_walls``; ``remarks``.
 
     Raises
     ------
@@ -97,7 +98,8 @@ def mesh_muscle(
         "volume_ml": volume / 1e3,
         "target_volume_ml": body.volume / 1e3,
         "added_wall_ml": body.added / 1e3,
-        "volume_error_percent": 100 * ((volume - body.added) / body.volume - 1),
+        "filled_crevices_ml": body.filled / 1e3,
+        "volume_error_percent": 100 * ((volume - body.added - body.filled) / body.volume - 1),
         "surface_distance_mm": surface_distance(body, mesh.points, triangles),
         "boundary_tags": boundary_tags(mesh.points, triangles, classes),
         "boundary": shape.as_dict() | {"expected_euler": body.euler},

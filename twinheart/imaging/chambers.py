@@ -22,6 +22,7 @@ from twinheart.imaging.distance_grid import (
     smoothed_distance,
 )
 from twinheart.imaging.image import voxel_spacing
+from twinheart.imaging.slices import distances
 from twinheart.mesh.implicit import SurfaceClass
 from twinheart.types import Points
 
@@ -98,8 +99,9 @@ class Chambers(eqx.Module):
         Points [mm] on all valve planes.
     volume : float
         Volume [mm^3] of the muscle that was asked for.
-    added : float
-        Volume [mm^3] that the minimum wall adds to it.
+    added, filled : float
+        Volume [mm^3] that the minimum wall adds to it, and that crevices of the cavities too narrow
+        for the mesh leave to it.
     euler : int
         Euler number of its surface if all walls hold: 2 less two for each valve but the first
         of its ventricle.
@@ -113,6 +115,7 @@ class Chambers(eqx.Module):
     valve_points: Float[np.ndarray, "point 3"]
     volume: float
     added: float
+    filled: float
     euler: int
     notes: tuple[str, ...] = ()
 
@@ -191,6 +194,8 @@ def assemble_chambers(
     pools = {n: opened(c.distance, spacing, _CREVICE * edge) for n, c in cavities.items()}
     open_pools = {n: _led_out(pools[n], c.beyond, spacing) for n, c in cavities.items()}
     plain = inside_volume(_muscle(hull, open_pools), spacing)
+    whole = {n: np.minimum(d, cavities[n].distance) for n, d in open_pools.items()}
+    filled = plain - inside_volume(_muscle(hull, whole), spacing)
 
     far = {
         n: redistanced(p, spacing, wall.of(n) + 1) if wall.of(n) else p for n, p in pools.items()
@@ -214,8 +219,9 @@ def assemble_chambers(
         {name: DistanceGrid(d, affine) for name, d in open_pools.items()},
         {name: DistanceGrid(d, affine) for name, d in pools.items()},
         np.concatenate([c.valve_points for c in cavities.values()]),
-        plain if volume is None else volume,
+        plain - filled if volume is None else volume,
         added,
+        filled,
         2 - 2 * extra,
         notes,
     )
@@ -232,7 +238,7 @@ def _led_out(pool: Grid, beyond: Mask, spacing: Float[np.ndarray, "3"]) -> Grid:
     block = np.ones((3, 3, 3), dtype=bool)
     # smoothing may leave the outermost layer of a slanted mask just outside of the surface
     inner = pool < _LAYER * float(np.min(spacing))
-    plug = inner & ndimage.binary_dilation(beyond, block, iterations=3)
+    plug = inner & np.asarray(ndimage.binary_dilation(beyond, block, iterations=3), dtype=bool)
     return np.minimum(pool, smoothed_distance(beyond | plug, spacing))
 
 
@@ -242,9 +248,10 @@ def _above_valves(
     """What lies above the valve planes, outside of the hull: no wall belongs there."""
     blood = np.any([c.distance < 0 for c in cavities.values()], axis=0)
     beyond = np.any([c.beyond for c in cavities.values()], axis=0)
-    valve = blood & ndimage.binary_dilation(beyond, np.ones((3, 3, 3), dtype=bool))
-    nearest = ndimage.distance_transform_edt(~blood, return_distances=False, return_indices=True)
-    beside = valve[tuple(np.asarray(nearest))] & ~blood & ~beyond & (hull > 0)
+    block = np.ones((3, 3, 3), dtype=bool)
+    valve = blood & np.asarray(ndimage.binary_dilation(beyond, block), dtype=bool)
+    _, nearest = distances(blood, voxel_spacing(affine))
+    beside = valve[tuple(nearest)] & ~blood & ~beyond & (hull > 0)
     places = grid_positions(affine, beside)
     points = np.concatenate([c.valve_points for c in cavities.values()])
     if not len(places) or not len(points):

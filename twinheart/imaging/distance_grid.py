@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from twinheart.imaging.image import points_to_voxels, voxel_spacing, voxels_to_points
+from twinheart.imaging.slices import distances
 from twinheart.types import Points
 
 Values = Float[np.ndarray, "node"]
@@ -218,8 +219,7 @@ def redistanced(distance: Grid, spacing: Float[np.ndarray, "3"], reach: float) -
     np.float64(2.7)
     """
     step = float(np.max(spacing))
-    found = ndimage.distance_transform_edt(distance > 0, sampling=spacing, return_indices=True)
-    rough, nearest = (np.asarray(part) for part in found)
+    rough, nearest = distances(distance <= 0, spacing)
     near = (rough > 0) & (rough < reach + 2 * step)
     foot = tuple(axis[near] for axis in nearest)
     slope = np.stack([g[foot] for g in np.gradient(distance, *spacing)], axis=1)

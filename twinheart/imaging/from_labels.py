@@ -16,6 +16,7 @@ from twinheart.imaging.chambers import (
 from twinheart.imaging.distance_grid import Mask, smoothed_distance
 from twinheart.imaging.image import voxel_spacing, voxels_to_points
 from twinheart.imaging.labels import ChamberMasks
+from twinheart.imaging.slices import connected, distances
 
 # The grid need not be finer than this share of the edge length.
 _FINEST = 0.75
@@ -70,14 +71,16 @@ def chambers_from_masks(
     spacing = voxel_spacing(masks.affine)
     pools = masks.pools
     body = masks.myocardium | np.any(list(pools.values()), axis=0)
-    outside = ndimage.binary_dilation(masks.openings, _BLOCK)
-    depth, nearest = ndimage.distance_transform_edt(~body, spacing, return_indices=True)
-    nearest = tuple(np.asarray(nearest))
+    openings = masks.openings
+    assert openings is not None
+    outside = np.asarray(ndimage.binary_dilation(openings, _BLOCK))
+    depth, nearest = distances(body, spacing)
+    nearest = tuple(nearest)
     cavities = {}
     for name, pool in pools.items():
         valve = pool & outside
-        beyond = ~body & valve[nearest] & (np.asarray(depth) < OUTWARD)
-        planes = _valve_planes(pool, masks.openings, masks.affine)
+        beyond = ~body & valve[nearest] & (depth < OUTWARD)
+        planes = _valve_planes(pool, openings, masks.affine)
         cavities[name] = Cavity(smoothed_distance(pool, spacing), beyond, *planes)
     return assemble_chambers(
         smoothed_distance(body, spacing),
@@ -102,8 +105,8 @@ def _valve_planes(
             here = np.argwhere(pool & np.roll(openings, -step, axis))
             faces.append(here + 0.5 * step * np.eye(3)[axis])
             sides.append(np.tile(step * affine[:3, axis], (len(here), 1)))
-    touched = openings & ndimage.binary_dilation(pool, _BLOCK)
-    _, count = ndimage.label(touched, _BLOCK)
+    touched = openings & np.asarray(ndimage.binary_dilation(pool, _BLOCK))
+    _, count = connected(touched, _BLOCK)
     points, normals = voxels_to_points(affine, np.concatenate(faces)), np.concatenate(sides)
     if len(points):
         _, near = KDTree(points).query(points, k=min(_LEAFLET, len(points)))
@@ -122,7 +125,9 @@ def _no_finer(masks: ChamberMasks, spacing: float) -> ChamberMasks:
     affine[:3, 3] = voxels_to_points(masks.affine, (stride - 1)[None] / 2.0)[0]
 
     def share(mask: np.ndarray) -> np.ndarray:
-        mean = ndimage.uniform_filter(mask.astype(np.float32), stride, mode="constant")
+        mean = mask.astype(np.float32)
+        for axis, width in enumerate(stride.tolist()):
+            mean = np.asarray(ndimage.uniform_filter1d(mean, width, axis, mode="constant"))
         return mean[tuple(slice(s // 2, None, s) for s in stride)]
 
     rv = masks.rv_pool

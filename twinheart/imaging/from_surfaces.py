@@ -62,8 +62,8 @@ class TaggedSurface(eqx.Module):
         Euler number of the surface.
     notes : tuple of str
         Sentences for the user.
-    added : float
-        Volume [mm^3] added to it: none, a closed surface is taken as it is.
+    added, filled : float
+        Volumes [mm^3] added to it: none, a closed surface is taken as it is.
     """
 
     grid: DistanceGrid
@@ -72,6 +72,7 @@ class TaggedSurface(eqx.Module):
     euler: int
     notes: tuple[str, ...] = ()
     added: float = 0.0
+    filled: float = 0.0
 
     def distance(self, points: Points) -> Values:
         """Signed distance [mm] to the surface of the muscle, negative in it."""
@@ -265,7 +266,8 @@ class _Capped(eqx.Module):
         above = (to_rim > to_cap + 0.02 * step) & (to_cap < OUTWARD)
         above[above] = to_cap[above] <= wall(places[above])
         beyond[near] = above
-        side = np.cross(*(cap.corners[:, k] - cap.corners[:, 0] for k in (1, 2)))
+        first, second = (cap.corners[:, k] - cap.corners[:, 0] for k in (1, 2))
+        side = np.cross(first, second)
         which = caps.max(axis=1) - self.n_nodes  # each cap has a middle of its own
         normal = np.stack([np.bincount(which, side[:, k]) for k in range(3)], axis=1)
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)

@@ -122,6 +122,7 @@ def _from_image(path: Path, edge, labels, wall, say) -> Chambers:
         chambers.valve_points,
         chambers.volume,
         chambers.added,
+        chambers.filled,
         chambers.euler,
         (*image.notes, *repairs, *chambers.notes),
     )
