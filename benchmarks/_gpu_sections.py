@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinheart.anatomy import Heart
-from twinheart.cell import get_model, step
+from twinheart.cell import get_model, scale_channels, step
 from twinheart.fem import edge_difference_sum
 from twinheart.mesh.biventricle import biventricle
 from twinheart.mesh.generate import slab
@@ -78,7 +78,7 @@ def prepared(heart: str, nodes: int, folder: Path) -> dict[str, np.ndarray]:
         stiffness, _ = assembly.stiffest(diffusivity)
         arrays = {k: np.asarray(v) for k, v in vars(tissue).items()}
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, mask=mask, stiffness=stiffness, **arrays)
+        np.savez(partial, allow_pickle=False, mask=mask, stiffness=stiffness, **arrays)
         partial.rename(path)
     with np.load(path) as file:
         return {name: file[name] for name in file.files}
@@ -87,7 +87,7 @@ def prepared(heart: str, nodes: int, folder: Path) -> dict[str, np.ndarray]:
 def _assembled(heart: str, nodes: int):
     """Geometry and the stimulated nodes, fibres along x."""
     if heart == "slab":
-        edge = (np.prod(SIZE) / nodes) ** (1 / 3)
+        edge = float((np.prod(SIZE) / nodes) ** (1 / 3))
         mesh = slab(tuple(edge * max(2, round(side / edge)) for side in SIZE), edge)
         where: Any = STIMULATED
     else:
@@ -294,7 +294,7 @@ def steps(
         "nodes": n,
         "slots": problem.tissue.columns.shape[0],
         "unroll": unroll,
-        "stages": problem.scheme.stages,
+        "stages": getattr(problem.scheme, "stages", None),
         "model": model,
         "dt_ms": dt,
         "wall_s": wall_s,
@@ -382,11 +382,11 @@ def ensemble(quick: bool, folder: Path, hearts: int = 32, nodes: int = 50_000):
     """Hearts that differ in a conductance, batched, against one after the other."""
     hearts, nodes = (2, 2000) if quick else (hearts, nodes)
     problem = problem_of(nodes, folder)
-    model = problem.models[0]
+    (model,) = problem.models
     blocks = 4 if quick else 20
 
     def run(scale, state):
-        cell = eqx.tree_at(lambda m: m.g_ks, model, model.g_ks * scale)
+        cell = scale_channels(model, {"i_ks": scale})
         here = eqx.tree_at(lambda p: p.models, problem, (cell,))
         return advance(here, state, blocks, unroll=1)[0].vm
 

@@ -57,7 +57,8 @@ def marched(model, vm, state, dt, steps, i_stim, slow):
     def body(carry, _):
         for k in range(EVERY):
             span = EVERY if k == 0 else 0
-            carry = partly(model, *carry, dt, i_stim, slow, span if slow else 1)
+            vm, state = carry
+            carry = partly(model, vm, state, dt, i_stim, slow, span if slow else 1)
         return carry, None
 
     return jax.lax.scan(body, (vm, state), length=steps // EVERY)[0]
@@ -66,13 +67,13 @@ def marched(model, vm, state, dt, steps, i_stim, slow):
 def beat(model, dt, slow):
     """Voltage of one beat of 500 ms from rest, a sample a millisecond."""
     per_ms = round(1 / dt)
-    run = jax.jit(lambda carry, i: marched(model, *carry, dt, per_ms, i, slow))
-    carry = (model.initial_vm(), tuple(model.initial_state()))
-    kept = [carry[0]]
+    run = jax.jit(lambda vm, state, i: marched(model, vm, state, dt, per_ms, i, slow))
+    vm, state = model.initial_vm(), tuple(model.initial_state())
+    kept = [vm]
     for k in range(500):
         on = k < round(model.stimulus.duration)
-        carry = run(carry, model.stimulus.amplitude if on else jnp.zeros_like(carry[0]))
-        kept.append(carry[0])
+        vm, state = run(vm, state, model.stimulus.amplitude if on else jnp.zeros_like(vm))
+        kept.append(vm)
     return jnp.stack(kept)
 
 

@@ -62,7 +62,7 @@ def measure(n: int, beats: int, dt: float, reference: bool = True) -> dict[str, 
     final = jax.block_until_ready(run(model))
     wall_s = time.perf_counter() - start
     vm, marks = last_beat(model, final, dt)
-    result = {
+    result: dict[str, Any] = {
         "cells": n,
         "beats": beats,
         "bcl_ms": BCL,
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     note(f"{asked.cells} cells, {asked.beats} beats, twice; then the reference ...")
-    result = measure(asked.cells, asked.beats, asked.dt) | {
+    result: dict[str, Any] = measure(asked.cells, asked.beats, asked.dt) | {
         "machine": machine(),
         "device": str(jax.devices()[0].device_kind),
         "jax": jax.__version__,

@@ -74,7 +74,7 @@ else:
 # where its boundary belongs: base, epicardium, left or right endocardium.
 
 # %%
-edge = 2.0 if small else 1.2  # mm
+edge = 2.5 if small else 1.2  # mm
 masks, repairs = repair_masks(chamber_masks(image, "lv_pool=1,myo=2,rv_pool=3"))
 print(*repairs, sep="\n")
 mesh, figures = mesh_muscle(chambers_from_masks(masks, edge), edge)
@@ -108,7 +108,7 @@ twin = th.Twin(
     electrodes=th.standard_12_lead(heart),
     purkinje=ConductionSystem(tree),
 )
-beat = th.simulate(twin, th.pace("purkinje"), t_end=40.0 if small else 450.0, dt=0.02)
+beat = th.simulate(twin, th.pace("purkinje"), t_end=60.0 if small else 450.0, dt=0.02)
 print(f"{np.isfinite(beat.lat).mean():.0%} activated, the last at {np.nanmax(beat.lat):.0f} ms")
 Picture(th.report.write_map("activation.png", heart, beat.lat))
 

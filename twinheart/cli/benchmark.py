@@ -51,7 +51,9 @@ def heart(
     case = check_case({}, keys if max_edge is None else keys | {"heart.max_edge": max_edge})
     twin = build_twin(case, build_heart(case))
     with progress("heart") as show:
-        beat = simulate(twin, build_stimuli(case), t_end=t_end, dt=dt, scheme=scheme, progress=show)
+        beat = simulate(
+            twin, build_stimuli(case, twin.heart), t_end=t_end, dt=dt, scheme=scheme, progress=show
+        )
     stats = beat.stats
     cost = ("n_nodes", "n_tets", "device", "setup_s", "compile_s", "wall_s", "ns_per_node_step")
     record = {"heart": file, "cell": cell, "scheme": scheme, "dt_ms": dt, "t_end_ms": t_end}
