@@ -8,7 +8,7 @@ import pytest
 
 import twinheart as th
 from twinheart.anatomy.purkinje import PurkinjeTree, grow_purkinje
-from twinheart.cell import get_model
+from twinheart.cell import MitchellSchaeffer, get_model
 from twinheart.errors import ModelError
 from twinheart.mesh import TetMesh
 from twinheart.tissue import (
@@ -27,7 +27,7 @@ from twinheart.tissue.purkinje import FAST_TAG
 pytestmark = pytest.mark.filterwarnings("ignore::twinheart.tissue.ConductionWarning")
 
 SIZE, EDGE, LENGTH = (10.0, 10.0, 5.0), 1.0, 30
-CELL = get_model("mitchell-schaeffer")
+CELL = MitchellSchaeffer()
 # Tuned to 0.5 %; measured to a time step or two of the 5.5 ms between nodes away from the ends.
 CV = 0.02
 # Anterograde delays of several ms are measured (3.4 +- 0.8 ms, doi:10.3389/fcvm.2023.1158480).
@@ -147,6 +147,7 @@ def test_results_of_the_muscle_keep_mesh_order_and_the_tree_has_its_own():
     away = np.linalg.norm(heart.mesh.points - heart.mesh.points[below], axis=1)
     assert away[beat.lat.argmin()] <= 1.5  # what the junction reaches comes first
     assert np.corrcoef(away, beat.lat)[0, 1] > 0.7  # and the rest the later the farther it is
+    assert beat.purkinje_lat is not None
     assert beat.purkinje_lat.shape == (LENGTH + 1,)
     assert (np.diff(beat.purkinje_lat[4:]) > 0).all()  # from root to tip
     assert beat.lat.min() > beat.purkinje_lat[-1]
@@ -179,8 +180,11 @@ def test_fast_layer_has_regions_of_its_own():
     assert (lowest[layer] == 0.0).all()  # one element thick
     assert layer.sum() > 0.8 * (lowest == 0.0).sum()  # all of it but the basal tenth
     assert sorted(tissues) == sorted(cells) == np.unique(fast.regions).tolist()
-    assert np.asarray(tissues[FAST_TAG].cv) == pytest.approx(1.5)
-    assert tissues[FAST_TAG].physical is tissues[0].physical  # the ECG's conductivities stay
+    quick, slow = tissues[FAST_TAG], tissues[0]
+    assert isinstance(quick, Velocities)
+    assert isinstance(slow, Velocities)
+    assert np.asarray(quick.cv) == pytest.approx(1.5)
+    assert quick.physical is slow.physical  # the ECG's conductivities stay
     still, _, dead = fast_endocardium(heart, CELL, NonConducting())
     assert (still.regions == heart.regions).all()
     assert list(dead) == [0]
@@ -230,6 +234,7 @@ def test_whole_heart_in_the_order_of_a_normal_beat():
     height = heart.mesh.points[:, 2]
     late = beat.lat > np.quantile(beat.lat, 0.95)
     assert height[late].mean() > height.mean()
+    assert beat.purkinje_lat is not None
     assert np.isfinite(beat.purkinje_lat).all()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import twinheart as th
-from twinheart.anatomy.endocardium import Ground, endocardium
+from twinheart.anatomy.endocardium import Endocardium, Ground, endocardium
 from twinheart.anatomy.frame import heart_frame
 from twinheart.anatomy.root_sites import root_sites
 from twinheart.cli.build import build_stimuli
@@ -13,6 +13,12 @@ from twinheart.errors import MeshError, ModelError
 from twinheart.mesh.implicit import SurfaceClass
 
 LV, RV = SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM
+
+
+def surface_of(mesh, side) -> Endocardium:
+    surface = endocardium(mesh, side)
+    assert surface is not None
+    return surface
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,7 @@ def test_command_line_names_them(heart):
 
 
 def test_walking_keeps_to_the_surface_and_arrives(heart):
-    ground = Ground(endocardium(heart.mesh, LV))
+    ground = Ground(surface_of(heart.mesh, LV))
     surface = ground.surface
     start, goal = surface.place(0.8, 0.83), surface.place(0.4, 0.3)  # half way around
     way = ground.walk(start, goal, 1.0)
@@ -80,7 +86,7 @@ def test_walking_keeps_to_the_surface_and_arrives(heart):
 def test_projection_is_the_nearest_point():
     """Against a search over a dense sample of every triangle."""
     mesh = th.mesh.generate.lv_ellipsoid(edge=4.0)
-    ground = Ground(endocardium(mesh, LV))
+    ground = Ground(surface_of(mesh, LV))
     rng = np.random.default_rng(0)
     points = ground.corners.mean(axis=1)[::40] + rng.normal(scale=1.0, size=(1, 3))
     found, _ = ground.project(points)
@@ -98,7 +104,7 @@ def test_projection_is_the_nearest_point():
 def test_axes_of_the_estimate(heart):
     """Without coordinates, rt turns from the back over the lateral wall to the front."""
     frame = heart_frame(heart.mesh)
-    lv = endocardium(heart.mesh, LV)
+    lv = surface_of(heart.mesh, LV)
     middle = lv.points.mean(axis=0)
     for rt, direction in ((5 / 6, frame.rv), (7 / 12, frame.anterior), (1 / 3, -frame.rv)):
         offset = lv.place(0.6, rt) - middle

@@ -64,7 +64,7 @@ class Twin(eqx.Module):
     def __init__(
         self,
         heart,
-        cell="tentusscher2006-epi",
+        cell: AbstractCellModel | str | dict = "tentusscher2006-epi",
         conductivity=None,
         electrodes=None,
         purkinje=None,

@@ -244,4 +244,4 @@ def endocardial_layer(mesh: TetMesh, *, below: float = 0.9) -> Bool[np.ndarray, 
         surface = endocardium(mesh, side)
         if surface is not None:
             chosen[surface.nodes[surface.ab < below]] = True
-    return chosen[mesh.tets].any(axis=1)
+    return np.asarray(chosen[mesh.tets].any(axis=1))

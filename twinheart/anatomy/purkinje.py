@@ -28,16 +28,20 @@ from twinheart.mesh.io.atomic import written_whole
 from twinheart.mesh.io.read import read_raw
 
 SEGMENT = 1.0  # mm, between nodes of the tree
-# Forks of the bundles, (ab, rt) of `twinheart.anatomy.endocardium`. The left fascicles lead towards
-# the anterior papillary muscle, the middle of the septum and the posterior papillary muscle, the
-# three areas excited first in Durrer et al. 1970 (doi:10.1161/01.CIR.41.6.899).
+# Places are (ab, rt) of `twinheart.anatomy.endocardium`. The left bundle descends on the septum; in
+# turn the anterior fascicle leaves it towards the anterior papillary muscle, the posterior one
+# towards the posterior papillary muscle, and a twig to the middle of the septum, which is excited
+# before all else; it ends as the septal fascicle. These are the areas that Durrer et al. 1970
+# (doi:10.1161/01.CIR.41.6.899) found excited first. All forks are in two: at a fork in four the
+# impulse would stall, as one strand has to charge three.
 _SEPTUM = 5 / 6
-_LEFT_FORK = (0.75, _SEPTUM)
-_FASCICLES = ((0.5, 0.52), (0.4, 0.80), (0.4, 0.10))
+_ANTERIOR, _POSTERIOR, _FIRST = (0.5, 0.52), (0.4, 0.10), (0.5, _SEPTUM)
+_LEFT_FORKS = ((0.78, _ANTERIOR), (0.72, _POSTERIOR), (0.66, _FIRST))  # height, where it leads
+_SEPTAL = (0.4, 0.80)
 _BAND_LEAVES = (0.35, 0.74)  # moderator band: lower septum, in front
 _BAND_LANDS = (0.45, 0.40)  # anterior papillary muscle
-# On the free wall: behind, lateral, and below the outflow tract.
-_RIGHT_ENDS = ((0.4, 0.15), (0.65, 0.30), (0.65, 0.55))
+# On the free wall: below the outflow tract; and after a fork, behind and lateral.
+_OUTFLOW, _RIGHT_FORK, _RIGHT_ENDS = (0.65, 0.55), (0.5, 0.32), ((0.4, 0.15), (0.7, 0.25))
 _HIS = 0.88  # height of the His bundle
 _TOO_NEAR = 0.2  # share of a twig's length at which it ends beside another
 _SPREAD = np.sqrt(0.2)  # standard deviation of a twig's length over its mean
@@ -264,10 +268,10 @@ class _Growing:
         return self.line(parent, ground.walk(self.points[parent], goal, SEGMENT)[1:])
 
     def along(self, end: int, every: float) -> list[int]:
-        """Nodes of the bundle that ends at `end`, `every` mm apart, in its distal half."""
+        """Nodes in the distal half of the bundle that ends at `end`, `every` mm apart."""
         nodes = np.flatnonzero(self.twigs == self.twigs[end])
         stride = max(1, round(every / SEGMENT))
-        return nodes[::-1][: len(nodes) // 2 : stride].tolist()
+        return nodes[::-1][: len(nodes) // 2][stride::stride].tolist()
 
     def direction(self, node: int) -> np.ndarray:
         """Direction in which a node was reached."""
@@ -281,10 +285,15 @@ class _Growing:
 
 def _left_bundle(tree: _Growing, root: int, ground: Ground, rules: _Rules, rng) -> None:
     surface = ground.surface
-    top = tree.straight(root, surface.place(_HIS, _SEPTUM))
-    fork = tree.over(top, ground, surface.place(*_LEFT_FORK))
-    ends = [tree.over(fork, ground, surface.place(*place)) for place in _FASCICLES]
-    _fork_on(tree, ends, ground, rules, rng)
+    at = tree.straight(root, surface.place(_HIS, _SEPTUM))
+    ends = []
+    for height, goal in _LEFT_FORKS:
+        at = tree.over(at, ground, surface.place(height, _SEPTUM))
+        ends.append(tree.over(at, ground, surface.place(*goal)))
+    # Nothing grows on the twig to the septum, which ends there.
+    ends[-1] = tree.over(at, ground, surface.place(*_SEPTAL))
+    sides = [node for end in ends for node in tree.along(end, 2 * rules.length)]
+    _fork_on(tree, ends, sides, ground, rules, rng)
 
 
 def _right_bundle(tree: _Growing, root: int, ground: Ground, rules: _Rules, rng) -> None:
@@ -292,35 +301,45 @@ def _right_bundle(tree: _Growing, root: int, ground: Ground, rules: _Rules, rng)
     top = tree.straight(root, surface.place(_HIS, _SEPTUM))
     leaves = tree.over(top, ground, surface.place(*_BAND_LEAVES))
     lands = tree.straight(leaves, surface.place(*_BAND_LANDS))
-    ends = [tree.over(lands, ground, surface.place(*place)) for place in _RIGHT_ENDS]
-    _fork_on(tree, [leaves, *ends], ground, rules, rng)
+    ends = [tree.over(lands, ground, surface.place(*_OUTFLOW))]
+    fork = tree.over(lands, ground, surface.place(*_RIGHT_FORK))
+    ends += [tree.over(fork, ground, surface.place(*place)) for place in _RIGHT_ENDS]
+    sides = [node for end in ends for node in tree.along(end, 2 * rules.length)]
+    # On the septum the bundle is insulated up to where the band leaves it.
+    _fork_on(tree, ends, [leaves, *sides], ground, rules, rng)
 
 
-def _fork_on(tree: _Growing, ends: list[int], ground: Ground, rules: _Rules, rng) -> None:
-    """Fork from the ends of bundles and along them, generation by generation, to fill the room."""
-    tips = np.asarray([tip for end in ends for tip in tree.along(end, 2 * rules.length)])
-    ahead = np.stack([tree.direction(int(tip)) for tip in tips])
+def _fork_on(tree: _Growing, ends, sides, ground: Ground, rules: _Rules, rng) -> None:
+    """Fork from ends of bundles, send a twig off at their sides; go on until the room is filled."""
+    pairs = np.repeat(np.asarray(ends, dtype=int), 2)
+    starts = np.concatenate([pairs, np.asarray(sides, dtype=int)])
+    turns = np.where(np.arange(len(starts)) % 2 == 0, 1.0, -1.0)
+    sister = np.arange(len(starts))
+    sister[: len(pairs)] ^= 1
+    ahead = np.stack([tree.direction(int(node)) for node in starts])
     for _ in range(_GENERATIONS):
-        if not len(tips):
+        if not len(starts):
             return
-        tips, ahead = _generation(tree, tips, ahead, ground, rules, rng)
+        tips, heading = _generation(tree, starts, ahead, turns, sister, ground, rules, rng)
+        starts, ahead = np.repeat(tips, 2), np.repeat(heading, 2, axis=0)
+        turns, sister = np.tile([1.0, -1.0], len(tips)), np.arange(2 * len(tips)) ^ 1
 
 
-def _generation(tree: _Growing, tips, ahead, ground: Ground, rules: _Rules, rng):
-    """Grow two twigs from every tip; the new tips and their directions."""
-    mothers = np.repeat(tree.twigs[tips], 2)
-    count = len(mothers)
+def _generation(tree: _Growing, starts, ahead, turns, sister, ground: Ground, rules: _Rules, rng):
+    """Grow a twig from every start, turned aside; the ends of those that live, and directions."""
+    mothers = tree.twigs[starts]
+    count = len(starts)
     twigs = tree.n_twigs + np.arange(count)
     tree.n_twigs += count
-    sisters = twigs + np.tile([1, -1], len(tips))
+    sisters = twigs[sister]
     lengths = rng.normal(rules.length, _SPREAD * rules.length, count)
     steps = np.rint(np.maximum(lengths, _SHORTEST * rules.length) / SEGMENT).astype(int)
     steps = np.maximum(steps, 1)
-    nodes = np.repeat(tips, 2)
+    nodes = starts.copy()
     place, triangle = ground.project(tree.points[nodes])
-    forward = ground.along(np.repeat(ahead, 2, axis=0), triangle)
+    forward = ground.along(ahead, triangle)
     sideways = np.cross(ground.normals[triangle], forward)
-    turn = np.tile([1.0, -1.0], len(tips))[:, None] * rules.angle
+    turn = turns[:, None] * rules.angle
     heading = np.cos(turn) * forward + np.sin(turn) * sideways
     alive = np.ones(count, dtype=bool)
     for step in range(1, steps.max() + 1):

@@ -148,8 +148,9 @@ def strands_of(heart: Heart, system: ConductionSystem) -> Strands:
             "unit is not mm."
         )
     samples = mesh.points[nearest][:, None] + _REACH * np.vstack([np.zeros(3), _ICOSAHEDRON])
-    reached = nodes.query(samples)[1]
-    pairs = np.stack([np.repeat(ends + mesh.n_nodes, reached.shape[1]), reached.ravel()], axis=1)
+    _, reached = nodes.query(samples)
+    n_samples = samples.shape[1]
+    pairs = np.stack([np.repeat(ends + mesh.n_nodes, n_samples), reached.ravel()], axis=1)
     pairs, count = np.unique(pairs, axis=0, return_counts=True)
     lengths = tree.lengths
     half = np.repeat(area * lengths / 2.0, 2)
@@ -158,7 +159,7 @@ def strands_of(heart: Heart, system: ConductionSystem) -> Strands:
         points=tree.points,
         links=np.concatenate([tree.edges + mesh.n_nodes, pairs]),
         is_junction=is_junction,
-        geometry=np.concatenate([area / lengths, count / reached.shape[1]]),
+        geometry=np.concatenate([area / lengths, count / n_samples]),
         mass=np.where(is_junction, 0.0, np.append(lengths, np.zeros(len(pairs))) * area / 6.0),
         lumped=np.bincount(tree.edges.ravel(), half, tree.n_nodes),
     )
@@ -216,13 +217,13 @@ def fast_endocardium(
     layer = endocardial_layer(heart.mesh, below=below)
     models, tissues = by_region(heart, cells, "cell"), by_region(heart, conduction, "conductivity")
     fast: dict[int, Conduction] = {}
+    made: dict[int, Velocities] = {}  # one for tissues that share it, so that it is tuned once
     for tag in np.unique(heart.regions[layer]).tolist():
         tissue = tissues[tag]
         if isinstance(tissue, NonConducting):
             continue
         physical = tissue.physical if isinstance(tissue, Velocities) else tissue
-        same = next((t for t in fast.values() if t.physical is physical), None)
-        fast[tag + FAST_TAG] = Velocities(cv, cv, physical=physical) if same is None else same
+        fast[tag + FAST_TAG] = made.setdefault(id(physical), Velocities(cv, cv, physical=physical))
         models[tag + FAST_TAG] = models[tag]
     living = layer & np.isin(heart.regions + FAST_TAG, list(fast))
     regions = heart.regions + FAST_TAG * living
