@@ -335,7 +335,7 @@ def _measure(mesh: TetMesh, zone: _Zone, numbers, part: _Part) -> Corridor | Non
     nodes, local = np.unique(zone.tets[part.tets], return_inverse=True)
     own = TetMesh(mesh.points[nodes], local.reshape(-1, 4))
     ends = [np.flatnonzero(np.isin(nodes, zone.tets[mouth])) for mouth in part.mouths[:2]]
-    shared = np.intersect1d(*ends)
+    shared = np.intersect1d(ends[0], ends[1])
     start, end = (np.setdiff1d(side, shared) for side in ends)
     if not (len(start) and len(end)):
         return None

@@ -227,8 +227,9 @@ def masses_of_thickness(
 
 
 def _row(mesh, classes, name, limits, meaning, source) -> Masses:
-    grams = (mass(mesh, classes == kind) for kind in (BORDER, CORE))
-    return Masses(name, *grams, *(float(limit) for limit in limits), meaning, source)
+    border_g, core_g = (mass(mesh, classes == kind) for kind in (BORDER, CORE))
+    border, core = (float(limit) for limit in limits)
+    return Masses(name, border_g, core_g, border, core, meaning, source)
 
 
 def with_scar(

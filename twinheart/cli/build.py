@@ -120,7 +120,8 @@ def build_twin(case: Case, heart: "Heart") -> "Twin":
     from twinheart.tissue.scar import has_scar, scarred
     from twinheart.twin import Twin
 
-    cells, conduction = _cells(case, heart), _conduction(case.conduction, heart)
+    cells: Any = _cells(case, heart)
+    conduction: Any = _conduction(case.conduction, heart)
     electrodes, purkinje = _electrodes(case, heart), _purkinje(case, heart)
     if case.conduction.cv_endocardium is not None:
         from twinheart.tissue import fast_endocardium

@@ -163,12 +163,7 @@ def _slower(
     if isinstance(tissue, NonConducting):
         return tissue
     if isinstance(tissue, Conductivities):
-        names = ("sigma_it", "sigma_in", "sigma_et", "sigma_en")
-        return eqx.tree_at(
-            lambda t: [getattr(t, name) for name in names],
-            tissue,
-            [across * getattr(tissue, name) for name in names],
-        )
+        return _scaled_across(tissue, across)
     ratio = continuum_velocity(changed, 1.0) / continuum_velocity(cell, 1.0)
     wanted = ratio * np.asarray(tissue.cv) * np.sqrt([1.0, across, across])
     slowest = _SLOWEST * lattice_spacing(heart.mesh)
@@ -181,5 +176,13 @@ def _slower(
             SlowestWaveWarning,
             stacklevel=3,
         )
-    physical = _slower(heart, cell, changed, tissue.physical, across)
-    return Velocities(*reached.tolist(), physical=physical)
+    return Velocities(*reached.tolist(), physical=_scaled_across(tissue.physical, across))
+
+
+def _scaled_across(tissue: Conductivities, across: float) -> Conductivities:
+    names = ("sigma_it", "sigma_in", "sigma_et", "sigma_en")
+    return eqx.tree_at(
+        lambda t: [getattr(t, name) for name in names],
+        tissue,
+        [across * getattr(tissue, name) for name in names],
+    )
