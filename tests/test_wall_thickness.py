@@ -50,7 +50,8 @@ def test_a_spherical_shell(edge, share):
         edge=edge, radius=12.0, depth=12.0, base_height=0.0, wall=6.0, apex_wall=6.0
     )
     thickness, _ = wall_thickness(mesh)
-    error = np.abs(thickness / 6.0 - 1)
+    # at the rim of the base nodes belong to the base, and streamlines end a little late
+    error = np.abs(thickness / 6.0 - 1)[mesh.points[:, 2] < -3.0]
     assert np.median(error) < SHELL_TOLERANCE * share
     assert np.quantile(error, 0.99) < 3 * SHELL_TOLERANCE * share
 
