@@ -50,7 +50,7 @@ CONDUCTIVITY: dict[TorsoRegion, float] = {
 }
 
 EDGE, HEART_EDGE = 10.0, 3.0
-_ELECTRODE_EDGE = 4.0
+_ELECTRODE_EDGE = 3.0
 _GROWTH = 0.3  # of the edge length with the distance from where it is fine
 _LONGEST = 1.3  # longest edge of a tetrahedron over the mean edge length
 _LEAST_COVER = 3.0  # tissue between heart and skin [mm]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from twinheart.cli.terminal import emit, say
@@ -203,6 +202,8 @@ def _given_body(
 
 
 def _closed(file: Path, remarks: list[str]) -> "TriMesh":
+    import numpy as np
+
     from twinheart.mesh import TetMesh, TriMesh
     from twinheart.mesh.closed import closed_surface
     from twinheart.mesh.io import read_mesh

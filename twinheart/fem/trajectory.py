@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from twinheart.fem.assembly import gradients
 from twinheart.mesh import TetMesh
 
+_TINY = 1e-13
 _CHUNK = 1_000_000  # tetrahedra handled together: bounds the memory
 
 
@@ -125,7 +126,9 @@ def trajectory_length(
     if lost.size:
         ahead = ahead + _neighbour_mean(mesh, lost)
     rank = np.argsort(order, kind="stable")
-    system = sp.csr_array(sp.eye_array(n) - ahead)[rank][:, rank].tocsc()
+    # Where the field is flat to rounding, streamlines run in circles and have no length: with the
+    # diagonal a little above one the others are found all the same.
+    system = sp.csr_array((1.0 + _TINY) * sp.eye_array(n) - ahead)[rank][:, rank].tocsc()
     length = np.empty(n)
     factors = spla.splu(system, permc_spec="NATURAL", diag_pivot_thresh=0.0)
     length[rank] = factors.solve(step[rank])
