@@ -16,16 +16,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _slab import slab_of
+from cell import march
 
 from twinheart.anatomy import Heart
-from twinheart.cell import get_model, scale_channels, step
+from twinheart.cell import get_model, scale_channels
 from twinheart.fem import edge_difference_sum
 from twinheart.mesh.biventricle import biventricle
-from twinheart.mesh.generate import slab
 from twinheart.tissue.conductivity import NIEDERER_2011
 from twinheart.tissue.discrete import Tissue, assemble
 from twinheart.tissue.monodomain import Monodomain, advance, initial_state, solve
-from twinheart.tissue.niederer import AMPLITUDE, DURATION, SIZE, STIMULATED
+from twinheart.tissue.niederer import AMPLITUDE, DURATION, STIMULATED
 from twinheart.tissue.run import compiler_options
 from twinheart.tissue.scheme import Explicit, stages_needed
 from twinheart.tissue.stimulus import pace, stimulus_nodes
@@ -87,8 +88,7 @@ def prepared(heart: str, nodes: int, folder: Path) -> dict[str, np.ndarray]:
 def _assembled(heart: str, nodes: int):
     """Geometry and the stimulated nodes, fibres along x."""
     if heart == "slab":
-        edge = float((np.prod(SIZE) / nodes) ** (1 / 3))
-        mesh = slab(tuple(edge * max(2, round(side / edge)) for side in SIZE), edge)
+        mesh = slab_of(nodes)
         where: Any = STIMULATED
     else:
         mesh = biventricle(1.92 * (50_902 / nodes) ** (1 / 3))
@@ -229,12 +229,7 @@ def ionic(
     cell = get_model(model)
 
     def run(cell, vm, state):
-        def body(carry, _):
-            vm, state = carry
-            i_ion, state = step(cell, vm, state, DT)
-            return (vm - DT * i_ion, state), None
-
-        return jax.lax.scan(body, (vm, state), length=steps)[0]
+        return march(cell, vm, state, DT, steps)
 
     vm = jnp.asarray(np.random.default_rng(0).uniform(-85, 20, n), jnp.float32)
     state = tuple(jnp.full(n, x, jnp.float32) for x in cell.initial_state())

@@ -1,9 +1,16 @@
-"""Activation times at the nine points of the Niederer slab, node or not."""
+"""The Niederer slab with a wanted number of nodes, and times at its nine points, node or not."""
 
 import numpy as np
 
 from twinheart.mesh import TetMesh
-from twinheart.tissue.niederer import POINTS
+from twinheart.mesh.generate import slab
+from twinheart.tissue.niederer import POINTS, SIZE
+
+
+def slab_of(nodes: int) -> TetMesh:
+    """The slab with about this many nodes."""
+    edge = float((np.prod(SIZE) / nodes) ** (1 / 3))
+    return slab(tuple(edge * max(2, round(side / edge)) for side in SIZE), edge)
 
 
 def point_weights(mesh: TetMesh) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -22,16 +22,22 @@ DT = 0.02  # ms
 REPEATS = 7
 
 
+def march(model: AbstractCellModel, vm, state, dt: float, steps: int):
+    """Uncoupled cells, `steps` steps on, in a loop like the tissue's."""
+
+    def body(carry, _):
+        vm, state = carry
+        i_ion, state = step(model, vm, state, dt)
+        return (vm - dt * i_ion, state), None
+
+    return jax.lax.scan(body, (vm, state), length=steps)[0]
+
+
 def measure(model: AbstractCellModel, nodes: int, steps: int, options: dict | None) -> dict:
     """Compile apart, warm up once, then median and spread of `REPEATS` runs."""
 
     def run(model, vm, state):
-        def body(carry, _):
-            vm, state = carry
-            i_ion, state = step(model, vm, state, DT)
-            return (vm - DT * i_ion, state), None
-
-        return jax.lax.scan(body, (vm, state), length=steps)[0]
+        return march(model, vm, state, DT, steps)
 
     # Cells at different voltages, so that no branch of a rate function is taken by all of them.
     vm = jnp.asarray(np.random.default_rng(0).uniform(-85, 20, nodes), jnp.float32)

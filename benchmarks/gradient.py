@@ -12,9 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from _processes import machine, write_json
+from _slab import slab_of
 from niederer import device_folder
 
-from twinheart.mesh.generate import slab
 from twinheart.tissue import advance, initial_state, solve
 from twinheart.tissue.niederer import build_niederer
 from twinheart.tissue.run import compiler_options
@@ -38,8 +38,7 @@ def timed(function, *arguments) -> dict[str, float]:
 
 def measure(nodes: int, t_end: float) -> dict[str, Any]:
     """Forward, reverse and forward-mode derivative of an activation-time loss."""
-    edge = (20.0 * 7.0 * 3.0 / nodes) ** (1 / 3)
-    mesh = slab(tuple(edge * max(2, round(side / edge)) for side in (20.0, 7.0, 3.0)), edge)
+    mesh = slab_of(nodes)
     built = build_niederer(mesh, 0.02)
     problem = built.problem
     blocks = round(t_end / (problem.block * 0.02))

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numba
 import numpy as np
 from _processes import machine, note, write_json
+from cell import march
 from niederer import device_folder
 
-from twinheart.cell import get_model, step
+from twinheart.cell import get_model
 from twinheart.tissue.run import compiler_options
 
 V_MIN, V_MAX, V_STEP = -120.0, 100.0, 0.05  # mV
@@ -230,12 +231,7 @@ def measure(nodes: int, steps: int, dt: float) -> dict[str, Any]:
     model = get_model("tentusscher2006-epi")
 
     def run(model, vm, cells):
-        def body(carry, _):
-            vm, cells = carry
-            i_ion, cells = step(model, vm, cells, dt)
-            return (vm - dt * i_ion, cells), None
-
-        return jax.lax.scan(body, (vm, cells), length=steps)[0]
+        return march(model, vm, cells, dt, steps)
 
     vm = jnp.asarray(v)
     cells = tuple(jnp.full(nodes, x, jnp.float32) for x in model.initial_state())

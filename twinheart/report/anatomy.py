@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import KDTree
 
-from twinheart import __version__
 from twinheart.anatomy import Coordinates, Heart
 from twinheart.anatomy.aha import SEGMENTS
-from twinheart.mesh.io.atomic import written_whole
 from twinheart.mesh.quality import boundary_triangles, mean_edge
-from twinheart.report.html import data_uri, render_page
+from twinheart.report.html import data_uri, write_page
 from twinheart.report.maps import DISCLAIMER
 from twinheart.report.scene import CUT, Scene
 from twinheart.report.style import INK, MUTED, figure, save
@@ -72,19 +70,15 @@ def write_anatomy_report(
     OutputError
         If the file cannot be written.
     """
-    path = Path(path)
     with tempfile.TemporaryDirectory() as folder:
         pictures = list(_pictures(Path(folder), heart, at, segment_ml))
-    page = render_page(
+    return write_page(
+        Path(path),
         "anatomy.html.j2",
-        version=__version__,
         figures=[{"label": label, "value": value} for label, value in figures.items()],
         notes=list(notes),
         pictures=pictures,
     )
-    with written_whole(path) as draft:
-        draft.write_text(page, encoding="utf-8")
-    return path
 
 
 def _pictures(

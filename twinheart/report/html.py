@@ -117,10 +117,10 @@ def write_report(
     ecg = _usable(beat.ecg)
     with tempfile.TemporaryDirectory() as folder:
         pictures = list(_pictures(Path(folder), heart, beat, ecg))
-    page = render_page(
+    return write_page(
+        out_dir / "report.html",
         "report.html.j2",
         title=title,
-        version=__version__,
         figures=_figures(beat, ecg),
         notes=_notes(beat, ecg),
         pictures=pictures,
@@ -128,10 +128,6 @@ def write_report(
         conduction=_conduction(beat),
         provenance=_provenance(heart, beat, twin, provenance or {}),
     )
-    path = out_dir / "report.html"
-    with written_whole(path) as draft:
-        draft.write_text(page, encoding="utf-8")
-    return path
 
 
 def _usable(ecg: Ecg | None) -> Ecg | None:
@@ -319,8 +315,8 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield name, f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def render_page(name: str, **values: Any) -> str:
-    """HTML of a template: pictures and style within it, no script, no request."""
+def write_page(path: Path, name: str, **values: Any) -> Path:
+    """Write a template as one page, whole: pictures and style within it, no script, no request."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     style = resources.files("twinheart.report").joinpath("templates/report.css").read_text("utf-8")
@@ -331,8 +327,12 @@ def render_page(name: str, **values: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    template = environment.get_template(name)
-    return template.render(style=style, style_hash=f"sha256-{digest}", **values)
+    page = environment.get_template(name).render(
+        version=__version__, style=style, style_hash=f"sha256-{digest}", **values
+    )
+    with written_whole(path) as draft:
+        draft.write_text(page, encoding="utf-8")
+    return path
 
 
 def data_uri(file: Path) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from twinheart import __version__
 from twinheart.anatomy import Heart
 from twinheart.anatomy.aha import aha_segments
 from twinheart.anatomy.coordinates import coordinates_of
@@ -15,10 +14,9 @@ from twinheart.anatomy.corridors import DENSITY, Corridor
 from twinheart.anatomy.scar import Masses, mass
 from twinheart.imaging.enhancement import CORE
 from twinheart.mesh import TetMesh
-from twinheart.mesh.io.atomic import written_whole
 from twinheart.mesh.quality import volumes
 from twinheart.report.anatomy import write_bullseye
-from twinheart.report.html import data_uri, render_page
+from twinheart.report.html import data_uri, write_page
 from twinheart.report.maps import write_classes
 from twinheart.report.scene import Scene
 
@@ -57,12 +55,11 @@ def write_scar_report(
     OutputError
         If the file cannot be written.
     """
-    path = Path(path)
     with tempfile.TemporaryDirectory() as folder:
         pictures = list(_pictures(Path(folder), mesh, masses[0], corridors))
-    page = render_page(
+    return write_page(
+        Path(path),
         "scar.html.j2",
-        version=__version__,
         lead=f"Convention {masses[0].convention}: {masses[0].meaning}.",
         figures=_figures(mesh, masses, corridors),
         notes=list(notes),
@@ -70,9 +67,6 @@ def write_scar_report(
         corridors=[_row(k, corridor) for k, corridor in enumerate(corridors, start=1)],
         conventions=masses,
     )
-    with written_whole(path) as draft:
-        draft.write_text(page, encoding="utf-8")
-    return path
 
 
 def _pictures(
