@@ -30,12 +30,11 @@ from IPython.display import SVG
 from IPython.display import Image as Picture
 
 import twinheart as th
-from twinheart.anatomy.coordinates import coordinates
+from twinheart.anatomy.coordinates import add_coordinates, coordinates_of
 from twinheart.anatomy.purkinje import grow_purkinje
 from twinheart.imaging import Image, chamber_masks, read_image, repair_masks
 from twinheart.imaging.build import mesh_muscle
 from twinheart.imaging.from_labels import chambers_from_masks
-from twinheart.mesh import TetMesh
 from twinheart.mesh.biventricle import BiventricularShape
 from twinheart.tissue import ConductionSystem
 
@@ -88,9 +87,8 @@ print(f"{mesh.n_nodes} nodes, {mesh.n_tets} tetrahedra, {figures['volume_ml']:.1
 # Purkinje tree grows on the endocardia, always the same for the same seed.
 
 # %%
-at = coordinates(mesh)
-mesh = TetMesh(mesh.points, mesh.tets, {**mesh.point_fields, **at.fields}, mesh.cell_fields)
-heart = th.add_fibres(th.Heart(mesh))
+heart = th.add_fibres(th.Heart(add_coordinates(mesh)))
+at = coordinates_of(heart.mesh)
 tree = grow_purkinje(heart.mesh, seed=0)
 print(f"a tree of {tree.lengths.sum() / 1000:.1f} m with {len(tree.junctions)} junctions")
 Picture(th.report.write_map("height.png", heart, at.ab))
