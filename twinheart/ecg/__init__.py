@@ -16,7 +16,7 @@ from twinheart.ecg.features import (
     r_wave_progression,
 )
 from twinheart.ecg.files import read_ecg_csv, write_ecg_csv, write_wfdb
-from twinheart.ecg.lead_field import lead_field
+from twinheart.ecg.lead_field import lead_field, lead_shares
 from twinheart.ecg.leads import Ecg, twelve_lead
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Electrodes",
     "RWaveProgression",
     "lead_field",
+    "lead_shares",
     "move_electrodes",
     "on_skin",
     "place_electrodes",

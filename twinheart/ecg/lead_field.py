@@ -123,6 +123,41 @@ def lead_field(
     return np.stack([_zero_sum(row, np.dtype(dtype)) for row in weights])
 
 
+def lead_shares(
+    mesh: TetMesh,
+    electrodes: Electrodes,
+    sigma_i: Float[np.ndarray, "tet 3 3"],
+    *,
+    sigma_bulk: float = 0.2,
+    dtype: type = np.float32,
+) -> Float[np.ndarray, "electrode tet 4"]:
+    r"""The lead field before it is summed over elements: what each corner adds, element by element.
+
+    .. math:: \phi(x_e) = \sum_T \sum_k s_{eTk} V_{Tk}, \qquad
+              s_{eTk} = -\frac{|T|}{4\pi\sigma_b}
+              \Big\langle\nabla\frac{1}{\|x - x_e\|}\Big\rangle_T \cdot \sigma_i \nabla N_k
+
+    Sums over the corners of an element are zero: for a potential whose gradient varies within the
+    element, corner values may be those of any linear function with the same mean gradient.
+
+    Parameters and errors are those of `lead_field`.
+
+    Returns
+    -------
+    (electrode, tet, 4) array
+        Weights of the corners [dimensionless].
+    """
+    sigma_i = _checked_tensors(sigma_i, mesh.n_tets)
+    if not (np.isfinite(sigma_bulk) and sigma_bulk > 0):
+        raise ModelError(f"sigma_bulk is {sigma_bulk} S/m; expected a positive conductivity.")
+    shares = np.empty((len(electrodes.names), mesh.n_tets, 4), dtype)
+    for start in range(0, mesh.n_tets, _BLOCK):
+        tets = mesh.tets[start : start + _BLOCK]
+        block = _block_shares(mesh.points, tets, sigma_i[start:], electrodes)
+        shares[:, start : start + _BLOCK] = block * (-1 / (4 * np.pi * sigma_bulk))
+    return shares
+
+
 def mean_inverse_distance_gradient(
     corners: Float[np.ndarray, "tet 4 3"], point: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "tet 3"]:
