@@ -23,6 +23,10 @@ LEADS: dict[str, dict[str, float]] = {
     **{name: {name: 1.0, **_THIRD} for name in PRECORDIAL},
 }
 
+# Leads beyond the twelve that have one spelling: posterior, right-sided, Frank's orthogonal
+FURTHER_LEADS = ("V7", "V8", "V9", "V2R", "V3R", "V4R", "V5R", "V6R", "V7R", "VX", "VY", "VZ")
+_SPELLING = {lead.upper(): lead for lead in (*LEADS, *FURTHER_LEADS)}
+
 
 class Ecg(eqx.Module):
     """Leads over time.
@@ -99,16 +103,16 @@ class Ecg(eqx.Module):
 
 
 def lead_name(name: str) -> str:
-    """The project's spelling of a lead: I, II, III, aVR, aVL, aVF, V1 ... V6; others unchanged.
+    """The project's spelling of a lead: I, aVR, V1 ... V9, V3R, VX; others unchanged.
 
     Examples
     --------
     >>> from twinheart.ecg.leads import lead_name
     >>> [lead_name(name) for name in ("ii", "AVR", "v3", "vx")]
-    ['II', 'aVR', 'V3', 'vx']
+    ['II', 'aVR', 'V3', 'VX']
     """
     name = str(name).strip()
-    return {lead.upper(): lead for lead in LEADS}.get(name.upper(), name)
+    return _SPELLING.get(name.upper(), name)
 
 
 def lead_weights(
