@@ -16,6 +16,7 @@ from twinheart.ecg.features import (
     r_wave_progression,
 )
 from twinheart.ecg.files import read_ecg_csv, write_ecg_csv, write_wfdb
+from twinheart.ecg.io import Recording, read_ecg, same_person
 from twinheart.ecg.lead_field import lead_field, lead_shares
 from twinheart.ecg.leads import Ecg, twelve_lead
 
@@ -23,6 +24,7 @@ __all__ = [
     "Ecg",
     "Electrodes",
     "RWaveProgression",
+    "Recording",
     "lead_field",
     "lead_shares",
     "move_electrodes",
@@ -32,8 +34,10 @@ __all__ = [
     "qrs_duration",
     "qt_interval",
     "r_wave_progression",
+    "read_ecg",
     "read_ecg_csv",
     "read_electrodes",
+    "same_person",
     "standard_12_lead",
     "twelve_lead",
     "write_ecg_csv",
