@@ -17,6 +17,13 @@ from twinheart.tissue.conductivity import (
     Velocities,
     region_tensor,
 )
+from twinheart.tissue.eikonal import (
+    Eikonal,
+    Sites,
+    arrival,
+    build_eikonal,
+    build_surface_eikonal,
+)
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state, solve
 from twinheart.tissue.purkinje import ConductionSystem, fast_endocardium
 from twinheart.tissue.restitution import (
@@ -42,18 +49,23 @@ __all__ = [
     "ConductionWarning",
     "Conductivities",
     "CrankNicolson",
+    "Eikonal",
     "Explicit",
     "Monodomain",
     "NonConducting",
     "Run",
     "Samples",
     "Scheme",
+    "Sites",
     "State",
     "Stimulus",
     "Tuned",
     "Velocities",
     "advance",
+    "arrival",
+    "build_eikonal",
     "build_monodomain",
+    "build_surface_eikonal",
     "cable_refractory_period",
     "cable_velocity",
     "continuum_velocity",
