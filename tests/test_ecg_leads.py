@@ -1,6 +1,4 @@
-"""The twelve leads, their identities, features and files."""
-
-import os
+"""The twelve leads, their identities and features."""
 
 import numpy as np
 import pytest
@@ -15,14 +13,11 @@ from twinheart.ecg import (
     qrs_duration,
     qt_interval,
     r_wave_progression,
-    read_ecg_csv,
     twelve_lead,
-    write_ecg_csv,
-    write_wfdb,
 )
 from twinheart.ecg.electrodes import STANDARD
 from twinheart.ecg.leads import LEADS, lead_weights
-from twinheart.errors import InputError, OutputError
+from twinheart.errors import InputError
 
 POTENTIALS = hnp.arrays(
     np.float64,
@@ -239,124 +234,3 @@ def test_real_dicom_ecg_agrees_with_the_measurements_of_its_recorder(data):
     assert qrs_duration(ecg) == pytest.approx(float(annotations["QRS Duration"]), abs=8)
     assert qt_interval(ecg) == pytest.approx(float(annotations["QT Interval"]), abs=16)
     assert r_wave_progression(ecg).transition in ("V3", "V4")
-
-
-# --- files ------------------------------------------------------------------------------------
-
-
-def some_ecg(samples: int = 40, step: float = 1.0) -> Ecg:
-    rng = np.random.default_rng(4)
-    t = step * np.arange(samples)
-    return Ecg(t, rng.normal(size=(samples, 12)), tuple(LEADS))
-
-
-def test_csv_round_trip_is_exact(tmp_path):
-    ecg = some_ecg()
-    signals = np.array(ecg.signals)
-    signals[3, 2] = np.nan
-    ecg = Ecg(ecg.t / 3, signals, ecg.names)
-    write_ecg_csv(tmp_path / "ecg.csv", ecg)
-    again = read_ecg_csv(tmp_path / "ecg.csv")
-    assert again.names == ecg.names
-    assert np.array_equal(again.t, ecg.t)
-    assert np.array_equal(again.signals, ecg.signals, equal_nan=True)
-
-
-def test_csv_units_come_from_the_header(tmp_path):
-    file = tmp_path / "ecg.csv"
-    file.write_text("time (s),ii [uV],V1 mV\n0,100,1\n0.002,200,2\n")
-    ecg = read_ecg_csv(file)
-    assert ecg.names == ("II", "V1")
-    assert np.allclose(ecg.t, [0, 2])
-    assert np.allclose(ecg.signals, [[0.1, 1], [0.2, 2]])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "no samples"),
-        ("t_ms,I_mV\n", "no samples"),
-        ("t_ms,I\n0,1\n", "column 'I' names no unit"),
-        ("t_ms\n0\n", "names no unit"),
-        ("I_mV,t_ms\n0,1\n", "expected the time first"),
-        ("t_ms,t_s\n0,1\n", "expected the time first"),
-        ("t_ms,I_mV\n0,1\n1\n", "expected numbers|not every row"),
-        ("t_ms,I_mV\n0,abc\n", "expected numbers only"),
-        ("t_ms,I_mV,I_mV\n0,1,2\n", "repeat"),
-    ],
-)
-def test_malformed_csv_is_refused(tmp_path, text, message):
-    file = tmp_path / "ecg.csv"
-    file.write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_ecg_csv(file)
-    with pytest.raises(InputError, match="cannot be read"):
-        read_ecg_csv(tmp_path / "absent.csv")
-
-
-@pytest.mark.parametrize("step", [1.0, 2.0, 0.8])
-def test_wfdb_package_reads_what_we_write(tmp_path, step):
-    wfdb = pytest.importorskip("wfdb", reason="wfdb is not installed")
-    ecg = some_ecg(50, step)
-    signals = np.array(ecg.signals)
-    signals[7, 3] = np.nan
-    signals[:, 5] *= 500.0  # a lead far beyond the range of a body-surface ECG
-    ecg = Ecg(ecg.t, signals, ecg.names)
-    write_wfdb(tmp_path / "beat-1.hea", ecg)
-    record = wfdb.rdrecord(str(tmp_path / "beat-1"))
-    assert record.sig_name == list(ecg.names)
-    assert record.units == ["mV"] * 12
-    assert record.fmt == ["16"] * 12
-    assert record.fs == pytest.approx(1000.0 / step)
-    resolution = 0.5 / np.array(record.adc_gain)
-    error = np.abs(record.p_signal - signals)
-    assert np.isnan(error[7, 3])
-    assert np.all(np.nanmax(error, axis=0) <= resolution * (1 + 1e-9))
-    raw = wfdb.rdrecord(str(tmp_path / "beat-1"), physical=False)
-    written = np.array(raw.checksum) - np.array(raw.calc_checksum())  # 16 bits, of either sign
-    assert np.all(written % 2**16 == 0)
-
-
-def test_wfdb_header_holds_nothing_about_anyone(tmp_path):
-    write_wfdb(tmp_path / "beat", some_ecg(3))
-    header = (tmp_path / "beat.hea").read_text().splitlines()
-    assert header[0] == "beat 12 1000 3"
-    assert len(header) == 13  # no comments, no date
-    assert not any("#" in line for line in header)
-
-
-def test_wfdb_refuses_what_the_format_cannot_hold(tmp_path):
-    with pytest.raises(InputError, match="cannot name a WFDB record"):
-        write_wfdb(tmp_path / "Jane Doe", some_ecg())
-    with pytest.raises(InputError, match="no finite sample"):
-        write_wfdb(tmp_path / "beat", Ecg(np.arange(3.0), np.full((3, 1), np.nan), ("I",)))
-    uneven = some_ecg()
-    with pytest.raises(InputError, match="equal, positive steps"):
-        write_wfdb(tmp_path / "beat", Ecg(uneven.t**2, uneven.signals, uneven.names))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("write", [write_ecg_csv, write_wfdb])
-def test_unwritable_place_is_an_output_error_and_leaves_nothing(tmp_path, write):
-    with pytest.raises(OutputError, match="cannot write"):
-        write(tmp_path / "absent" / "ecg", some_ecg())
-    (tmp_path / "occupied").mkdir()
-    (tmp_path / "occupied.dat").mkdir()
-    with pytest.raises(OutputError, match="cannot write"):
-        write(tmp_path / "occupied", some_ecg())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["occupied", "occupied.dat"]
-
-
-def test_a_failed_write_keeps_the_older_file(tmp_path, monkeypatch):
-    file = tmp_path / "ecg.csv"
-    write_ecg_csv(file, some_ecg(3))
-    before = file.read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OutputError, match="No space left"):
-        write_ecg_csv(file, some_ecg(5))
-    assert file.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [file]

@@ -167,7 +167,7 @@ def write_results(case: Case, twin: "Twin", beat: "Beat", folder: Path) -> list[
     OutputError
         If a file cannot be written.
     """
-    from twinheart.ecg import write_ecg_csv, write_wfdb
+    from twinheart.ecg import write_ecg
     from twinheart.mesh import TetMesh
     from twinheart.mesh.io import write_mesh
 
@@ -180,9 +180,8 @@ def write_results(case: Case, twin: "Twin", beat: "Beat", folder: Path) -> list[
     )
     write_text(files[1], case_toml(case))
     if beat.ecg is not None:
-        files += [folder / "ecg.csv", folder / "ecg.hea", folder / "ecg.dat"]
-        write_ecg_csv(folder / "ecg.csv", beat.ecg)
-        write_wfdb(folder / "ecg", beat.ecg)
+        files += write_ecg(folder / "ecg.csv", beat.ecg)
+        files += write_ecg(folder / "ecg.hea", beat.ecg)
     if beat.vm_file is not None:
         files.append(beat.vm_file)
         if case.output.paraview:

@@ -1,5 +1,14 @@
 """The body-surface ECG: electrodes, lead field, the twelve leads, features and files."""
 
+from twinheart.ecg.beats import AverageBeat, Beats, average_beat, find_beats, qrs_bounds
+from twinheart.ecg.conduction import (
+    Judgement,
+    fragmented_qrs,
+    lbbb_aha,
+    lbbb_strauss,
+    rbbb_aha,
+)
+from twinheart.ecg.delineation import Delineation, delineate, qrs_duration, qt_interval
 from twinheart.ecg.electrodes import (
     Electrodes,
     move_electrodes,
@@ -8,23 +17,46 @@ from twinheart.ecg.electrodes import (
     read_electrodes,
     standard_12_lead,
 )
-from twinheart.ecg.features import (
-    RWaveProgression,
-    qrs_bounds,
-    qrs_duration,
-    qt_interval,
-    r_wave_progression,
-)
-from twinheart.ecg.files import read_ecg_csv, write_ecg_csv, write_wfdb
-from twinheart.ecg.io import Recording, read_ecg, same_person
+from twinheart.ecg.features import DEFINITIONS, EcgFeatures, ecg_features
+from twinheart.ecg.filters import CleanEcg, clean_ecg
+from twinheart.ecg.intervals import RateVariation, qtc_bazett, qtc_fridericia, rate_variation
+from twinheart.ecg.io import Recording, read_ecg, same_person, write_ecg
 from twinheart.ecg.lead_field import lead_field, lead_shares
 from twinheart.ecg.leads import Ecg, twelve_lead
+from twinheart.ecg.morphology import (
+    QrsShape,
+    RWaveProgression,
+    Wave,
+    frontal_axis,
+    qrs_shapes,
+    r_wave_progression,
+)
+from twinheart.ecg.vcg import qrs_t_angle, vectorcardiogram
 
 __all__ = [
+    "DEFINITIONS",
+    "AverageBeat",
+    "Beats",
+    "CleanEcg",
+    "Delineation",
     "Ecg",
+    "EcgFeatures",
     "Electrodes",
+    "Judgement",
+    "QrsShape",
     "RWaveProgression",
+    "RateVariation",
     "Recording",
+    "Wave",
+    "average_beat",
+    "clean_ecg",
+    "delineate",
+    "ecg_features",
+    "find_beats",
+    "fragmented_qrs",
+    "frontal_axis",
+    "lbbb_aha",
+    "lbbb_strauss",
     "lead_field",
     "lead_shares",
     "move_electrodes",
@@ -32,14 +64,19 @@ __all__ = [
     "place_electrodes",
     "qrs_bounds",
     "qrs_duration",
+    "qrs_shapes",
+    "qrs_t_angle",
     "qt_interval",
+    "qtc_bazett",
+    "qtc_fridericia",
     "r_wave_progression",
+    "rate_variation",
+    "rbbb_aha",
     "read_ecg",
-    "read_ecg_csv",
     "read_electrodes",
     "same_person",
     "standard_12_lead",
     "twelve_lead",
-    "write_ecg_csv",
-    "write_wfdb",
+    "vectorcardiogram",
+    "write_ecg",
 ]

@@ -167,7 +167,10 @@ def _label(definition: Any) -> str:
         known = SCP_LEADS.get(int(code.removeprefix(prefix)))
         if known:
             return known
-    return meaning or str(definition.get("ChannelLabel") or "unnamed")
+    label = str(definition.get("ChannelLabel") or "")
+    if "unspecified" in meaning.lower():
+        meaning = ""
+    return meaning or label or "unnamed"
 
 
 def _unit(definition: Any) -> str:

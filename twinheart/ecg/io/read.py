@@ -6,18 +6,20 @@ from twinheart.ecg.io.aecg import read_aecg
 from twinheart.ecg.io.bounded import read_bytes
 from twinheart.ecg.io.channels import Contents, ecg_of
 from twinheart.ecg.io.dicom import read_dicom_ecg
+from twinheart.ecg.io.edf import is_edf, read_edf
 from twinheart.ecg.io.recording import Recording, fingerprints
+from twinheart.ecg.io.scp import is_scp, read_scp
 from twinheart.ecg.io.table import read_csv, read_npz
 from twinheart.ecg.io.wfdb import read_wfdb
 from twinheart.errors import InputError
 
 _READERS = {
     **{"wfdb": read_wfdb, "dicom": read_dicom_ecg, "aecg": read_aecg},
-    **{"csv": read_csv, "npz": read_npz},
+    **{"scp": read_scp, "edf": read_edf, "csv": read_csv, "npz": read_npz},
 }
 _SUFFIXES = {
     **{".hea": "wfdb", ".dat": "wfdb", ".dcm": "dicom", ".xml": "aecg", ".npz": "npz"},
-    **{".csv": "csv", ".tsv": "csv", ".txt": "csv"},
+    **{".scp": "scp", ".edf": "edf", ".bdf": "edf", ".csv": "csv", ".tsv": "csv", ".txt": "csv"},
 }
 
 
@@ -28,7 +30,7 @@ def read_ecg(
     unit: str | None = None,
     keep_identifiers: bool = False,
 ) -> Recording:
-    r"""Read an ECG file: WFDB, DICOM waveform, HL7 aECG, CSV or NPZ.
+    r"""Read an ECG file: WFDB, DICOM waveform, HL7 aECG, SCP-ECG, EDF, CSV or NPZ.
 
     Parameters
     ----------
@@ -99,6 +101,10 @@ def _kind(path: Path) -> str:
         return "dicom"
     if head[:4] == b"PK\x03\x04":
         return "npz"
+    if is_scp(head):
+        return "scp"
+    if is_edf(head):
+        return "edf"
     text = head.removeprefix(b"\xef\xbb\xbf").replace(b"\0", b"").lstrip(b"\xff\xfe \t\r\n")
     if text[:1] == b"<":
         return "aecg"
@@ -108,6 +114,6 @@ def _kind(path: Path) -> str:
     if found is None:
         raise InputError(
             f"{path}: is no ECG file that is known here; expected WFDB (.hea), DICOM (.dcm), HL7 "
-            "aECG (.xml), CSV or NPZ."
+            "aECG (.xml), SCP-ECG (.scp), EDF (.edf), CSV or NPZ."
         )
     return found

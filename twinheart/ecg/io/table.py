@@ -132,7 +132,7 @@ def read_npz(path: Path) -> Contents:
             raise InputError(f"{path}: unpacks to {size / 1e6:.0f} MB, more than an ECG needs.")
         with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
             arrays = {name: np.asarray(stored[name]) for name in stored.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError):
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, MemoryError, NotImplementedError):
         raise InputError(
             f"{path}: is no NumPy archive of plain arrays (pickles are refused)."
         ) from None
