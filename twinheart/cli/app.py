@@ -15,6 +15,7 @@ from twinheart.cli.benchmark import benchmark
 from twinheart.cli.cell import cell
 from twinheart.cli.convert import convert
 from twinheart.cli.demo import demo
+from twinheart.cli.ecg import ecg
 from twinheart.cli.info import info
 from twinheart.cli.mesh import mesh
 from twinheart.cli.scar import scar
@@ -41,6 +42,7 @@ app.command()(scar)
 app.command()(torso)
 app.add_typer(anatomy, name="anatomy")
 app.add_typer(cell, name="cell")
+app.add_typer(ecg, name="ecg")
 app.add_typer(mesh, name="mesh")
 app.add_typer(benchmark, name="benchmark")
 

@@ -1,6 +1,7 @@
 """The body-surface ECG: electrodes, lead field, the twelve leads, features and files."""
 
 from twinheart.ecg.beats import AverageBeat, Beats, average_beat, find_beats, qrs_bounds
+from twinheart.ecg.compare import Comparison, compare_beats
 from twinheart.ecg.conduction import (
     Judgement,
     fragmented_qrs,
@@ -38,6 +39,7 @@ __all__ = [
     "AverageBeat",
     "Beats",
     "CleanEcg",
+    "Comparison",
     "Delineation",
     "Ecg",
     "EcgFeatures",
@@ -50,6 +52,7 @@ __all__ = [
     "Wave",
     "average_beat",
     "clean_ecg",
+    "compare_beats",
     "delineate",
     "ecg_features",
     "find_beats",

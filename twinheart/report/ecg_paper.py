@@ -7,7 +7,7 @@ import numpy as np
 
 from twinheart.ecg import Ecg
 from twinheart.errors import InputError
-from twinheart.report.style import INK, MUTED, figure, save
+from twinheart.report.style import ACCENT, INK, MUTED, figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,7 @@ def write_ecg_paper(
     speed: float = 25.0,
     rhythm: str | None = "II",
     title: str = "12-lead ECG",
+    overlay: Ecg | None = None,
 ) -> Path:
     """Draw an ECG on millimetre paper in the 3 x 4 layout, with a rhythm strip.
 
@@ -50,6 +51,8 @@ def write_ecg_paper(
         Lead of the strip below, drawn where the record is longer than a column.
     title : str
         Heading.
+    overlay : Ecg or None
+        Another ECG on the same time axis, such as a simulated one, drawn over it in colour.
 
     Returns
     -------
@@ -85,6 +88,8 @@ def write_ecg_paper(
         raise InputError(f"gain {gain} mm/mV and speed {speed} mm/s must be positive numbers.")
     t = np.asarray(ecg.t, dtype=np.float64) - float(ecg.t[0])
     signals = {name: np.asarray(ecg[name], dtype=np.float64) for name in names}
+    over = _overlaid(overlay, names)
+    over_t = np.asarray(overlay.t, dtype=np.float64) - float(ecg.t[0]) if overlay else t
     sequential = t[-1] >= _STRIP - 50.0
     window = _WINDOW if sequential else min(_WINDOW, max(float(t[-1]), 1.0))
     column = max(_LEAST_COLUMN, _up_to_5(window * speed / 1000.0 + 5.0))
@@ -95,7 +100,10 @@ def write_ecg_paper(
     rows = [[name if name in names else None for name in row] for row in ROWS]
     rows += [[strip]] if strip else []
     pulse = 1.0 if 2.0 <= gain <= 40.0 else 10.0 / gain  # mV
-    spans = [_span([signals[name] for name in row if name], gain, pulse) for row in rows]
+    spans = [
+        _span([part[n] for part in (signals, over) for n in row if n and n in part], gain, pulse)
+        for row in rows
+    ]
     height = _HEADER + sum(up + down for up, down in spans) + _FOOTER
     if height > _MOST_HEIGHT:
         raise InputError(
@@ -115,10 +123,16 @@ def write_ecg_paper(
             start = index * window if sequential and len(row) > 1 else 0.0
             stop = start + window if len(row) > 1 else min(t[-1], _STRIP)
             left = _MARGIN + _PULSE + index * column
-            part = (t >= start) & (t <= stop)
-            x, y = left + (t[part] - start) * speed / 1000.0, baseline + gain * signals[name][part]
             kind = "lead" if len(row) > 1 else "rhythm"
-            axes.plot(x, y, color=INK, lw=0.8, solid_joinstyle="round", gid=f"{kind}-{name}")
+            for times, source, colour, word in (
+                (t, signals, INK, ""),
+                (over_t, over, ACCENT, "over-"),
+            ):
+                if name in source:
+                    part = (times >= start) & (times <= stop)
+                    x = left + (times[part] - start) * speed / 1000.0
+                    y, gid = baseline + gain * source[name][part], f"{word}{kind}-{name}"
+                    axes.plot(x, y, color=colour, lw=0.8, solid_joinstyle="round", gid=gid)
             axes.text(left + 1.0, baseline + up - 1.0, name, size=9, weight="bold", va="top")
             if index:
                 axes.plot([left, left], [baseline - 1.5, baseline + 1.5], color=INK, lw=0.6)
@@ -130,6 +144,13 @@ def write_ecg_paper(
         _MARGIN, 2.0, f"research software, not for clinical use; {note}", size=6.5, color=MUTED
     )
     return save(axes.figure, path, dpi=254.0)  # type: ignore[arg-type]
+
+
+def _overlaid(overlay: Ecg | None, names: list[str]) -> dict[str, np.ndarray]:
+    if overlay is None:
+        return {}
+    shared = [name for name in names if name in overlay.names]
+    return {name: np.asarray(overlay[name], dtype=np.float64) for name in shared}
 
 
 def paper_gain(ecg: Ecg) -> float:

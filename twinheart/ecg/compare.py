@@ -1,0 +1,93 @@
+"""A simulated ECG beside a measured one: the same beat on the same time axis."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from twinheart.ecg.features import EcgFeatures
+from twinheart.ecg.leads import Ecg
+from twinheart.errors import InputError
+
+
+class Comparison(NamedTuple):
+    """Two beats with time zero at the onset of the QRS.
+
+    Attributes
+    ----------
+    measured, simulated : Ecg
+        The leads both have, on one time axis, against the level before the QRS [mV].
+    correlation : dict
+        Lead -> Pearson correlation over the common time.
+    gain : float
+        The one factor on the simulated ECG that fits the measured one best, in least squares.
+    """
+
+    measured: Ecg
+    simulated: Ecg
+    correlation: dict[str, float]
+    gain: float
+
+
+def compare_beats(measured: EcgFeatures, simulated: EcgFeatures) -> Comparison:
+    r"""Lay the measured and the simulated beat over each other at their QRS onsets.
+
+    The gain is :math:`\sum m s / \sum s^2` over all leads and times: the amplitude of a simulated
+    ECG depends on the conductor around the heart, its shape does not.
+
+    Parameters
+    ----------
+    measured, simulated : EcgFeatures
+        As `ecg_features` gives them.
+
+    Returns
+    -------
+    Comparison
+        Correlations are NaN in leads that are flat.
+
+    Raises
+    ------
+    InputError
+        If they have no lead in common.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.ecg import Ecg, compare_beats, ecg_features
+    >>> t = np.arange(0.0, 400.0)
+    >>> def beat(at): return np.where(abs(t - at) < 50, 1 + np.cos(np.pi * (t - at) / 50), 0.0)
+    >>> one = ecg_features(Ecg(t, beat(150)[:, None], ("II",)))
+    >>> other = ecg_features(Ecg(t, 0.5 * beat(190)[:, None], ("II",)))
+    >>> both = compare_beats(one, other)
+    >>> round(both.correlation["II"], 3), round(both.gain, 3)
+    (1.0, 2.0)
+    """
+    names = [n for n in measured.average.ecg.names if n in simulated.average.ecg.names]
+    if not names:
+        raise InputError(
+            f"the two ECGs have no lead in common: {', '.join(measured.average.ecg.names)} and "
+            f"{', '.join(simulated.average.ecg.names)}."
+        )
+    axes = [np.asarray(f.average.ecg.t) - f.waves.qrs_onset for f in (measured, simulated)]
+    start, stop = max(axis[0] for axis in axes), min(axis[-1] for axis in axes)
+    step = min(float(axis[1] - axis[0]) for axis in axes)
+    t = np.arange(np.ceil(start / step), np.floor(stop / step) + 1) * step
+    laid = []
+    for found, axis in zip((measured, simulated), axes, strict=True):
+        columns = [np.interp(t, axis, np.asarray(found.average.ecg[name])) for name in names]
+        level = [np.interp(0.0, axis, np.asarray(found.average.ecg[name])) for name in names]
+        laid.append(np.stack(columns, axis=1) - level)
+    one, other = laid
+    good = np.isfinite(one) & np.isfinite(other)
+    power = float((other[good] ** 2).sum())
+    gain = float((one[good] * other[good]).sum() / power) if power > 0 else float("nan")
+    correlation = {
+        name: _correlation(a[use], b[use])
+        for name, a, b, use in zip(names, one.T, other.T, good.T, strict=True)
+    }
+    return Comparison(Ecg(t, one, names), Ecg(t, other, names), correlation, gain)
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(np.corrcoef(one, other)[0, 1])
