@@ -120,7 +120,7 @@ def lead_field(
         for row, share in zip(weights, shares, strict=True):
             row += np.bincount(tets.ravel(), share.ravel(), minlength=mesh.n_nodes)
     weights *= -1 / (4 * np.pi * sigma_bulk)
-    return np.stack([_zero_sum(row, np.dtype(dtype)) for row in weights])
+    return np.stack([zero_sum(row, np.dtype(dtype)) for row in weights])
 
 
 def lead_shares(
@@ -274,8 +274,29 @@ def _checked_tensors(sigma_i: np.ndarray, n_tets: int) -> np.ndarray:
     return sigma_i
 
 
-def _zero_sum(row: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Round to `dtype` and move the rest of the sum into the smallest weights, until it is zero."""
+def zero_sum(row: Float[np.ndarray, "node"], dtype: np.dtype) -> Float[np.ndarray, "node"]:
+    """Weights rounded so that they still sum to exactly zero: a constant voltage gives nothing.
+
+    Parameters
+    ----------
+    row : (node,) array
+        Weights that sum to zero but for rounding.
+    dtype : dtype
+        To round to; the rest of the sum goes into the smallest weights.
+
+    Returns
+    -------
+    (node,) array
+        Their exact sum is zero.
+
+    Examples
+    --------
+    >>> import math
+    >>> import numpy as np
+    >>> from twinheart.ecg.lead_field import zero_sum
+    >>> math.fsum(zero_sum(np.array([0.1, 0.2, -0.3]), np.dtype(np.float32)))
+    0.0
+    """
     rounded = row.astype(dtype)
     used = np.flatnonzero(rounded)
     order = used[np.argsort(np.abs(rounded[used]), kind="stable")]
