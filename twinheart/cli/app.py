@@ -17,6 +17,7 @@ from twinheart.cli.convert import convert
 from twinheart.cli.demo import demo
 from twinheart.cli.ecg import ecg
 from twinheart.cli.info import info
+from twinheart.cli.leadfield import leadfield
 from twinheart.cli.mesh import mesh
 from twinheart.cli.scar import scar
 from twinheart.cli.simulate import simulate
@@ -40,6 +41,7 @@ app.command()(convert)
 app.command()(simulate)
 app.command()(scar)
 app.command()(torso)
+app.command()(leadfield)
 app.add_typer(anatomy, name="anatomy")
 app.add_typer(cell, name="cell")
 app.add_typer(ecg, name="ecg")
