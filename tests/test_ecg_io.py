@@ -199,11 +199,12 @@ def test_any_two_limb_leads_give_the_other_four(order, seed):
     whole = {"I": one, "II": two, "III": two - one, "aVR": -(one + two) / 2}
     whole |= {"aVL": one - two / 2, "aVF": two - one / 2}
     values = np.column_stack([whole[name] for name in order[:2]])
-    ecg, notes = ecg_of([Channels(order[:2], values, ["mV"] * 2, 500.0)])
+    ecg, notes, derived = ecg_of([Channels(order[:2], values, ["mV"] * 2, 500.0)])
     assert ecg.names == STANDARD[:6]
     for name in ecg.names:
         assert np.allclose(ecg[name], whole[name], atol=1e-12)
     assert any("derived from" in note for note in notes)
+    assert set(derived) == set(STANDARD[:6]) - set(order[:2])
 
 
 def test_cabreras_negative_avr_is_turned(tmp_path):

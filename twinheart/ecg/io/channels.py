@@ -75,7 +75,7 @@ class Contents:
 
 def ecg_of(
     groups: Sequence[Channels], *, rate_hz: float | None = None, unit: str | None = None
-) -> tuple[Ecg, list[str]]:
+) -> tuple[Ecg, list[str], list[str]]:
     """Put the channels of a file together in mV, drop what is no voltage, derive missing leads.
 
     Parameters
@@ -93,6 +93,8 @@ def ecg_of(
         Leads [mV], the standard ones first; NaN where a lead was not recorded.
     notes : list of str
         What was decided.
+    derived : list of str
+        Leads that were not recorded but derived.
 
     Raises
     ------
@@ -108,10 +110,11 @@ def ecg_of(
     kept = _of_one_rate(kept, notes)
     t, values, labels = _joined(kept)
     names, more = distinct_names(labels)
-    names, values, derived = _derived(names, values)
+    recorded = len(names)
+    names, values, said = _derived(names, values)
     order = sorted(range(len(names)), key=lambda n: (_rank(names[n]), n))
     ecg = Ecg(t, values[:, order], [names[n] for n in order])
-    return ecg, list(dict.fromkeys(notes + more + derived))
+    return ecg, list(dict.fromkeys(notes + more + said)), names[recorded:]
 
 
 def _in_millivolts(group: Channels, unit: str | None, notes: list[str]) -> Channels:

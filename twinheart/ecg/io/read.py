@@ -4,9 +4,10 @@ from pathlib import Path
 
 from twinheart.ecg.io.aecg import read_aecg
 from twinheart.ecg.io.bounded import read_bytes
-from twinheart.ecg.io.channels import Contents, ecg_of
+from twinheart.ecg.io.channels import ARBITRARY, Contents, ecg_of
 from twinheart.ecg.io.dicom import read_dicom_ecg
 from twinheart.ecg.io.edf import is_edf, read_edf
+from twinheart.ecg.io.quality import suspicions
 from twinheart.ecg.io.recording import Recording, fingerprints
 from twinheart.ecg.io.scp import is_scp, read_scp
 from twinheart.ecg.io.table import read_csv, read_npz
@@ -67,13 +68,15 @@ def read_ecg(
     path = Path(path)
     contents = _READERS[_kind(path)](path)
     try:
-        ecg, notes = ecg_of(contents.rhythm, rate_hz=rate_hz, unit=unit)
+        ecg, notes, derived = ecg_of(contents.rhythm, rate_hz=rate_hz, unit=unit)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    calibrated = not any(ARBITRARY in note for note in notes)
+    suspected = suspicions(ecg, calibrated=calibrated, derived=derived)
     return Recording(
         ecg,
         contents.format,
-        tuple(contents.notes + notes),
+        tuple(contents.notes + notes + suspected),
         _beats(contents, rate_hz, unit),
         contents.identifiers if keep_identifiers else {},
         fingerprints(contents.identifiers),
