@@ -32,6 +32,14 @@ from twinheart.ecg.morphology import (
     qrs_shapes,
     r_wave_progression,
 )
+from twinheart.ecg.smooth_features import (
+    smooth_axis,
+    smooth_qrs_bounds,
+    smooth_qrs_duration,
+    smooth_qtc,
+    smooth_t_end,
+    smooth_t_peak,
+)
 from twinheart.ecg.vcg import qrs_t_angle, vectorcardiogram
 
 __all__ = [
@@ -78,6 +86,12 @@ __all__ = [
     "read_ecg",
     "read_electrodes",
     "same_person",
+    "smooth_axis",
+    "smooth_qrs_bounds",
+    "smooth_qrs_duration",
+    "smooth_qtc",
+    "smooth_t_end",
+    "smooth_t_peak",
     "standard_12_lead",
     "twelve_lead",
     "vectorcardiogram",
