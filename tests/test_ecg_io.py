@@ -133,6 +133,8 @@ def recording(**person: str) -> Recording:
 def test_names_are_compared_as_people_write_them():
     assert same_person([recording(name="Doe^Jane"), recording(name="JANE  DOE")])
     assert same_person([recording(sex="F"), recording(sex="female"), recording(sex="2")])
+    dates = ["19530508", "1953-05-08", "08.05.1953", "8-MAY-1953"]
+    assert same_person([recording(birth_date=date) for date in dates])
     assert not same_person([recording(name="Anonymous"), recording(name="Doe^Jane")])
     assert not same_person([recording(), recording()])
     with pytest.raises(InputError, match="birth dates differ"):
@@ -359,6 +361,15 @@ def test_cut_off_dicom_is_refused(ecgs, tmp_path):
         read_ecg(tmp_path / "y.dcm")
 
 
+def test_deflated_dicom_is_refused_before_it_unpacks(ecgs, tmp_path):
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    dataset = pydicom.dcmread(ecgs / "dicom" / "waveform_ecg.dcm")
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    dataset.save_as(tmp_path / "x.dcm")
+    with pytest.raises(InputError, match="deflated"):
+        read_ecg(tmp_path / "x.dcm")
+
+
 BOMB = (
     '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">'
     '<!ENTITY c "&b;&b;&b;&b;&b;&b;">]><AnnotatedECG>&c;</AnnotatedECG>'
@@ -379,6 +390,8 @@ EXTERNAL = (
         ('<?xml version="1.0" encoding="klingon"?><AnnotatedECG/>', "well-formed"),
         ("<svg/>", "no HL7 aECG"),
         ("<AnnotatedECG/>", "without a single lead"),
+        ("<AnnotatedECG>" + "<a>" * 300_000, "well-formed"),
+        ("<AnnotatedECG>" + "<a>" * 99_999 + "</a>" * 99_999 + "</AnnotatedECG>", "single lead"),
     ],
 )
 def test_bad_xml_is_refused(tmp_path, text, message):
@@ -489,6 +502,7 @@ def test_what_is_given_overrides_the_file_and_is_said(tmp_path):
         ("t_ms,I_mV\n0,1\n0,2\n", "do not increase"),
         ("t_ms,I_mV\n,1\n1,2\n", "do not increase"),
         ("t_ms,I_mmHg\n0,1\n1,2\n", "states no unit|no voltage"),
+        ("t_ms,I_mV\n0,inf\n1,nan\n", "no ECG sample"),
     ],
 )
 def test_malformed_csv_is_refused(tmp_path, text, message):

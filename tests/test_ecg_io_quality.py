@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from twinheart.ecg import Ecg, read_ecg, write_ecg
 from twinheart.ecg.electrodes import STANDARD
@@ -152,6 +155,21 @@ def test_three_leads_of_a_file_become_six_and_that_is_said(recorded, tmp_path):
     assert np.abs(mine.ecg["aVF"] - ecg["aVF"]).max() <= 2e-3  # the file's own rounding
     assert any("III, aVR, aVL, aVF were derived from I and II" in note for note in mine.notes)
     assert any("V1, V3, V4, V5, V6 missing" in note for note in mine.notes)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 40), st.integers(1, 12)),
+        elements=st.sampled_from([0.0, 1.0, -1.0, 0.5, np.nan, 1e300, 1e-300]),
+    ),
+    st.booleans(),
+    st.floats(1.0, 500.0),
+)
+def test_anything_can_be_judged(signals, calibrated, step):
+    ecg = Ecg(step * np.arange(len(signals)), signals, NAMES[: signals.shape[1]])
+    assert all(isinstance(note, str) for note in suspicions(ecg, calibrated=calibrated))
 
 
 # --- interchanged electrodes, by what they do to the potentials ---------------------------------

@@ -186,6 +186,11 @@ def test_edf_identifiers_and_annotations(tmp_path):
     plain = read_ecg(file)
     assert not [w for w in ("4711", "Jane", "dizzy") if w in f"{plain!r}{plain}"]
     assert set(plain.person) == {"id", "name", "sex", "birth_date"}
+    raw = bytearray(file.read_bytes())
+    raw[8:88] = b"Doe, Jane (ward 3)".ljust(80)  # plain EDF: no telling what is what
+    file.write_bytes(raw)
+    assert read_ecg(file).person == {}
+    assert read_ecg(file, keep_identifiers=True).identifiers["patient"] == "Doe, Jane (ward 3)"
 
 
 def by_hand(records: list[tuple[float, list[int]]], kind: bytes = b"EDF+D", size: int = 2) -> bytes:

@@ -194,7 +194,7 @@ def _identifiers(root: Any) -> dict[str, str]:
     for subject in _all(root, "trialSubject"):
         number = _child(subject, "id")
         if number is not None:
-            found["id"] = " ".join(filter(None, (number.get("extension"), number.get("root"))))
+            found["id"] = number.get("extension") or number.get("root") or ""
         for person in _all(subject, "subjectDemographicPerson"):
             name = _child(person, "name")
             if name is not None:

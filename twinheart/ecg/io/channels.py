@@ -103,7 +103,7 @@ def ecg_of(
     """
     notes: list[str] = []
     converted = [_in_millivolts(group, unit, notes) for group in groups]
-    kept = [group for group in converted if group.values.size]
+    kept = [group for group in converted if np.isfinite(group.values).any()]
     if not kept:
         raise InputError("holds no ECG sample: its length is zero or no channel is a voltage.")
     kept = [_timed(group, rate_hz, notes) for group in kept]
@@ -149,6 +149,7 @@ def _in_millivolts(group: Channels, unit: str | None, notes: list[str]) -> Chann
         keep.append(n)
         factors.append(factor)
     values = np.asarray(group.values, dtype=np.float64)[:, keep] * np.array(factors)
+    values[~np.isfinite(values)] = np.nan
     labels = [group.labels[n] for n in keep]
     return Channels(labels, values, ["mV"] * len(keep), group.rate_hz, group.offset_ms, group.t_ms)
 

@@ -1,5 +1,6 @@
 """DICOM waveforms (PS3.3 C.10.9): 12-lead, general and ambulatory ECG."""
 
+import io
 import math
 import warnings
 from collections.abc import Iterator
@@ -71,22 +72,23 @@ def read_dicom_ecg(path: Path) -> Contents:
     InputError
         If it is damaged, compressed, or holds no waveform.
     """
-    import io
-
     raw = read_bytes(path, MAX_BYTES)
     with quiet_pydicom() as pydicom:
         try:
+            meta = pydicom.filereader.read_file_meta_info(path)
+            syntax = str(meta.get("TransferSyntaxUID", ""))
+            if syntax == _DEFLATED:  # its size could not be bounded
+                raise InputError(f"{path}: is deflated: save it uncompressed.")
             dataset = pydicom.dcmread(io.BytesIO(raw), force=False)
-            syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
             identifiers = {
                 key: str(dataset.get(tag) or "").strip() for key, tag in _IDENTIFIERS.items()
             }
             sequence = list(dataset.get("WaveformSequence") or [])
             kind = str(dataset.get("Modality") or "")
+        except InputError:
+            raise
         except Exception:  # pydicom raises many kinds, and its texts may quote the header
             raise InputError(f"{path}: the DICOM data are damaged: get the file again.") from None
-        if syntax == _DEFLATED:
-            raise InputError(f"{path}: is deflated: save it uncompressed.")
         if not sequence:
             what = f" (modality {kind[:8]})" if kind.isalnum() else ""
             raise InputError(

@@ -15,6 +15,7 @@ from twinheart.errors import InputError
 _FIXED = 256  # bytes of the header, then as many for each signal
 _MAX_SIGNALS = 2000
 _ANNOTATIONS = ("EDF Annotations", "BDF Annotations")
+_DATE = r"X|\d\d-[A-Z]{3}-\d{4}"
 _SLOTS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 
 
@@ -194,9 +195,10 @@ def _identifiers(raw: bytes) -> dict[str, str]:
         "institution": raw[88:168].decode("latin-1").strip(),
     }
     parts = patient.split()
-    if raw[192:195] in (b"EDF", b"BDF") and len(parts) >= 4:  # EDF+: code, sex, birth date, name
+    # EDF+: code, sex, birth date, name; EDF: anything, which cannot be compared
+    if len(parts) >= 4 and parts[1] in ("M", "F", "X") and re.fullmatch(_DATE, parts[2]):
         found |= dict(zip(("id", "sex", "birth_date", "name"), parts, strict=False))
-        found = {k: v.replace("_", " ") if k == "name" else v for k, v in found.items()}
-    elif patient:
-        found["name"] = patient
+        found["name"] = found["name"].replace("_", " ")
+    else:
+        found["patient"] = patient
     return {key: value for key, value in found.items() if value and value != "X"}

@@ -17,6 +17,7 @@ _FLAT = 5e-3  # mV, peak to peak: the least significant bit of most devices
 _FLAT_SHARE = 0.05  # of the largest lead: a whole recording of small numbers has a wrong gain
 _STILL = 1000.0  # ms without any change: no living lead
 _STILL_SHARE = 0.05
+_CLIPPED = 5e-4  # share of the samples at the limit
 _HUM = 0.02  # mV; a fifth of a small square on paper
 _HUM_RATIO = 30.0  # power of the line against its surroundings
 _HUM_WINDOW = 2.0  # s
@@ -56,6 +57,16 @@ def suspicions(ecg: Ecg, *, calibrated: bool = True, derived: Iterable[str] = ()
     step = float(np.median(np.diff(t))) if len(t) > 1 else 1.0
     found = _extent(ecg, step)
     found += _gaps(names, own, step)
+    there = [n for n in range(len(names)) if np.isfinite(own[:, n]).any()]
+    names, own = [names[n] for n in there], own[:, there]
+    with np.errstate(all="ignore"):  # numbers of any size come from files
+        return found + _about_leads(names, own, step, calibrated, len(t) * step)
+
+
+def _about_leads(
+    names: list[str], own: np.ndarray, step: float, calibrated: bool, length: float
+) -> list[str]:
+    found = []
     flat = _flat(names, own)
     part = slice(0, int(_INSPECTED * 1e3 / step))
     reversals = suspected_reversals(names, own[part], step)
@@ -66,7 +77,7 @@ def suspicions(ecg: Ecg, *, calibrated: bool = True, derived: Iterable[str] = ()
     found += _still(names, own, step)
     found += _clipped(names, own)
     found += _copies(names, own)
-    if calibrated and len(t) * step >= _A_BEAT:
+    if calibrated and length >= _A_BEAT:
         found += _gain(own)
     if calibrated and names:
         found += _hum(names, own[part], step) + _einthoven(names, own[part])
@@ -136,7 +147,7 @@ def _clipped(names: list[str], signals: np.ndarray) -> list[str]:
             edges = edges[(edges >= 0) & (edges < len(steps))]
             jump = np.nanmedian(steps[edges]) if np.isfinite(steps[edges]).any() else 0.0
             # A smooth top is left by the smallest step there is; a clipped one is left steeply.
-            if jump >= 3 * digit and (stops - starts)[wide].sum() >= 6:
+            if jump >= 3 * digit and (stops - starts)[wide].sum() >= max(6, _CLIPPED * len(x)):
                 said.append(f"{name} (at {limit:.3g} mV)")
                 break
     return [f"{', '.join(said)} {_are(said)} clipped: the amplifier was saturated"] if said else []

@@ -12,6 +12,7 @@ from twinheart.ecg.leads import Ecg
 from twinheart.errors import InputError
 
 _PLACEHOLDER = re.compile(r"(.*anonym.*|unknown|none|n a|na|x+|0*|o)")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _COMPARED = {"id": "patient numbers", "name": "names", "birth_date": "birth dates", "sex": "sexes"}
 
 
@@ -127,4 +128,15 @@ def _plain(field: str, value: str) -> str:
     if field == "sex":
         first = "".join(words)[:1]
         return {"m": "m", "f": "f", "1": "m", "2": "f", "w": "f"}.get(first, "")
+    if field == "birth_date":
+        return _plain_date(words)
     return "".join(words)
+
+
+def _plain_date(words: list[str]) -> str:
+    """Year, month and day in one row, from 19530508, 1953-05-08, 08.05.1953 and 08-MAY-1953."""
+    if len(words) == 3 and words[1][:3] in _MONTHS:
+        words[1] = f"{_MONTHS.index(words[1][:3]) + 1:02d}"
+    if len(words) == 3 and len(words[2]) == 4:
+        words = words[::-1]
+    return "".join(word.zfill(2) for word in words)
