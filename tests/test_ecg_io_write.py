@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from twinheart.ecg import Ecg, read_ecg, write_ecg
 from twinheart.ecg.leads import FURTHER_LEADS, LEADS
@@ -177,3 +179,27 @@ def test_a_failed_write_keeps_the_older_file(tmp_path, monkeypatch):
         write_ecg(file, some_ecg(5))
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.fixture(scope="module")
+def small_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    return {suffix: write_ecg(folder / f"a{suffix}", some_ecg(20))[0] for suffix in SUFFIXES}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_file_is_read_or_refused_with_one_line(small_files, suffix, changes):
+    good = small_files[suffix]
+    raw = bytearray(good.read_bytes())
+    for place, value in changes:
+        raw[place % len(raw)] = value
+    bad = good.with_name(f"bad{suffix}")
+    bad.write_bytes(raw)
+    said = ""
+    try:
+        read_ecg(bad)
+    except InputError as error:
+        said = str(error)
+    assert "\n" not in said

@@ -72,7 +72,7 @@ def write_dicom_ecg(path: Path, ecg: Ecg) -> list[Path]:
         dataset.AcquisitionDateTime = f"{_NO_DATE}000000"
         dataset.AcquisitionContextSequence = []
         group = Dataset()
-        group.MultiplexGroupTimeOffset = plain_number(float(ecg.t[0]))[:16]
+        group.MultiplexGroupTimeOffset = f"{float(ecg.t[0]):.10g}"
         group.WaveformOriginality = "ORIGINAL"
         group.NumberOfWaveformChannels = len(ecg.names)
         group.NumberOfWaveformSamples = len(samples)

@@ -22,7 +22,7 @@ class Recording(eqx.Module):
     Parameters
     ----------
     ecg : Ecg
-        Leads [mV] over time [ms] from 0; missing is NaN.
+        Leads [mV] over time [ms], from 0 unless the file counts otherwise; missing is NaN.
     format : str
         ``"WFDB"``, ``"DICOM"``, ``"HL7 aECG"``, ``"SCP-ECG"``, ``"EDF"``, ``"CSV"`` or ``"NPZ"``.
     notes : tuple of str

@@ -296,7 +296,7 @@ def _file_samples(path: Path, header: Header, signals: list[Signal]) -> list[np.
 def _segments(header: Header, path: Path) -> tuple[list[Channels], list[str]]:
     groups: list[Channels] = []
     notes: list[str] = []
-    at = 0
+    at = held = 0
     for name, frames in header.segments:
         if name != "~" and frames:
             file = path.with_name(f"{name}.hea")
@@ -306,6 +306,9 @@ def _segments(header: Header, path: Path) -> tuple[list[Channels], list[str]]:
             if inner.signals:
                 found, more = _signals(inner, file)
                 offset = 1e3 * at / header.rate_hz
+                held += sum(g.values.size for g in found)
+                if held > MAX_SAMPLES:
+                    raise InputError(f"{path}: its segments hold more samples than can be held.")
                 groups += [Channels(g.labels, g.values, g.units, g.rate_hz, offset) for g in found]
                 notes += more
         at += frames
