@@ -278,6 +278,8 @@ def _t_wave(t: np.ndarray, wave: np.ndarray, slope: np.ndarray, offset: float) -
     step = t[1] - t[0]
     end = _tangent(wave[peak:], -sign * slope[peak:], round(_T_DESCENT / step))
     begin = _tangent(wave[: peak + 1][::-1], sign * slope[: peak + 1][::-1], peak)
+    if abs(wave[-1] - wave[0]) > away[peak]:  # the record stops on the way up or down
+        end = _NAN
     return _TWave(
         float(t[peak] - begin * step),
         float(t[peak]),
