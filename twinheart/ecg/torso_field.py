@@ -298,12 +298,10 @@ def torso_conductor(
         tag, value = next(iter(wrong.items()))
         raise ModelError(f"region {tag} conducts {value} S/m, expected a positive number.")
     centres = torso.points[torso.tets].mean(axis=1)
-    found = places_of_points(heart.mesh, centres) if "region" not in torso.cell_fields else None
-    if found is not None:
-        off = np.linalg.norm(found.of_nodes(heart.mesh.points) - centres, axis=1)
-        region = np.where(off < 1e-9, int(TorsoRegion.HEART), int(TorsoRegion.TORSO))
-    else:
+    if "region" in torso.cell_fields:
         region = np.asarray(torso.cell_fields["region"]).astype(np.int32)
+    else:
+        region = _heart_or_not(heart.mesh, centres)
     unknown = sorted(set(np.unique(region).tolist()) - set(values))
     if unknown:
         raise ModelError(
@@ -411,6 +409,18 @@ def place_in_body(
         weights[k, corners] += share
         placed[k] = share @ mesh.points[corners]
     return sp.csr_array(weights), Electrodes(electrodes.names, placed)
+
+
+def _heart_or_not(heart: TetMesh, centres: np.ndarray) -> Int[np.ndarray, "tet"]:
+    """Tags of a torso that has none: heart are the tetrahedra whose centres lie in the heart."""
+    used = heart.points[np.unique(heart.tets)]
+    near = np.flatnonzero(
+        ((centres >= used.min(axis=0)) & (centres <= used.max(axis=0))).all(axis=1)
+    )
+    off = places_of_points(heart, centres[near]).of_nodes(heart.points) - centres[near]
+    region = np.full(len(centres), int(TorsoRegion.TORSO), dtype=np.int32)
+    region[near[np.linalg.norm(off, axis=1) < 1e-9]] = TorsoRegion.HEART
+    return region
 
 
 def _refuse_parts(mesh: TetMesh) -> None:
