@@ -27,7 +27,7 @@ from twinheart.tissue import (
     initial_state,
     pace,
 )
-from twinheart.tissue.cable import _ByValue, matched_smoothing
+from twinheart.tissue.cable import ByValue, matched_smoothing
 
 D, EDGE, DT = 0.1, 0.25, 0.05
 CABLE = {"diffusivity": D, "edge": EDGE, "dt": DT}
@@ -142,6 +142,6 @@ def test_what_is_measured_once_depends_on_all_of_a_cell():
         *(scale_channels(epi, {"i_na": 0.5}), scale_channels(Paced(epi, *start), {"i_na": 0.5})),
         *(apply_condition(epi, "lqt2"), block_channels(epi, 3.0, {"i_kr": (1.0, 1.0)})),
     )
-    handles = [_ByValue(m) for m in cells]
+    handles = [ByValue(m) for m in cells]
     assert len(set(handles)) == len(handles)
-    assert _ByValue(get_model("tentusscher2006-epi")) == handles[0]
+    assert ByValue(get_model("tentusscher2006-epi")) == handles[0]

@@ -1,5 +1,6 @@
 """The twin: a heart with its cells, tissue and electrodes; and `simulate`, its forward model."""
 
+import difflib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from jaxtyping import Float
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel, get_model
-from twinheart.ecg import Ecg, Electrodes, lead_field, twelve_lead
+from twinheart.ecg import Ecg, Electrodes, lead_field, lead_shares, twelve_lead
 from twinheart.errors import InputError
 from twinheart.tissue import (
     Built,
@@ -22,11 +23,18 @@ from twinheart.tissue import (
     Scheme,
     Stimulus,
     Velocities,
+    build_eikonal,
     build_monodomain,
     region_tensor,
     run,
 )
 from twinheart.tissue.conductivity import Conduction, by_region
+from twinheart.tissue.eikonal_beat import EikonalBeat, build_eikonal_beat
+from twinheart.tissue.excitation import sources_of
+from twinheart.tissue.reaction_eikonal import build_reaction_eikonal
+
+PROPAGATIONS = ("monodomain", "reaction-eikonal", "eikonal")
+_BEAT_SAMPLING = 0.5  # ms, of ECG and probes
 
 
 class Twin(eqx.Module):
@@ -126,6 +134,8 @@ def simulate(
     stimuli: Stimulus | Sequence[Stimulus],
     *,
     t_end: float,
+    propagation: str = "monodomain",
+    diffusion: bool = True,
     dt: float = 0.02,
     scheme: str | Scheme = "default",
     threshold: float = 0.0,
@@ -136,7 +146,7 @@ def simulate(
     resume: bool = False,
     progress: Callable[[float, float], None] | None = None,
 ) -> Beat:
-    r"""Simulate a twin: monodomain, maps on the fly, 12-lead ECG by the lead field.
+    r"""Simulate a twin: activation and repolarisation maps, 12-lead ECG by the lead field.
 
     .. math:: \partial_t V = \nabla \cdot D \nabla V - i_{ion} + i_{stim}, \qquad
               \phi_e = B_e V
@@ -149,14 +159,22 @@ def simulate(
         See `twinheart.pace`.
     t_end : float
         Simulated time [ms].
+    propagation : str
+        How the wave runs. ``"monodomain"``: the equation above, the truth where the mesh resolves
+        it. ``"reaction-eikonal"``: arrival by the eikonal equation, then the ionic cells, see
+        `twinheart.tissue.reaction_eikonal`; for meshes of 1 mm and more. ``"eikonal"``: arrival and
+        template action potentials, see `eikonal_beat`, for one beat; within seconds, and its maps
+        go on after `t_end`.
 
     Other Parameters
     ----------------
+    diffusion : bool
+        Whether the cells of ``"reaction-eikonal"`` are coupled behind the front.
     dt : float
         Time step [ms].
     scheme : str or Scheme
-        ``"default"``, ``"explicit"``, ``"lumped"`` or ``"crank-nicolson"``; see
-        `twinheart.tissue.build_monodomain`.
+        For ``"monodomain"``: ``"default"``, ``"explicit"``, ``"lumped"`` or ``"crank-nicolson"``;
+        see `twinheart.tissue.build_monodomain`.
     threshold : float
         Activation threshold [mV].
     probes : sequence of int, optional
@@ -177,6 +195,8 @@ def simulate(
 
     Raises
     ------
+    InputError
+        If the propagation is unknown, or another argument makes no sense with it.
     ModelError
         If regions, stimuli, conductivities or electrodes do not fit the heart.
     SolverError
@@ -196,27 +216,34 @@ def simulate(
     """
     if not (np.isfinite(t_end) and t_end > 0):
         raise InputError(f"t_end is {t_end} ms, expected a positive number.")
-    start = time.perf_counter()
-    heart = twin.heart
     stimuli = [stimuli] if isinstance(stimuli, Stimulus) else list(stimuli)
-    field = None
-    if twin.electrodes is not None:
-        field = lead_field(heart.mesh, twin.electrodes, intracellular_tensor(twin))
-    built = build_monodomain(
-        heart,
-        twin.cell,
-        twin.conductivity,
-        stimuli,
-        dt=dt,
-        scheme=scheme,
-        threshold=threshold,
-        lead_field=field,
-        probes=None if probes is None else np.asarray(probes),
-        purkinje=twin.purkinje,
-    )
-    points = heart.mesh.points
-    if twin.purkinje is not None:
-        points = np.concatenate([points, twin.purkinje.tree.points])
+    _check_propagation(propagation, scheme)
+    if propagation == "eikonal":
+        idle = {"snapshots": snapshots, "checkpoint": checkpoint, "resume": resume or None}
+        _refuse_idle(idle)
+        return _eikonal(twin, stimuli, t_end, threshold, probes)
+    start = time.perf_counter()
+    settings = {
+        "dt": dt,
+        "threshold": threshold,
+        "lead_field": _node_field(twin),
+        "probes": None if probes is None else np.asarray(probes),
+    }
+    points, tree_lat = twin.heart.mesh.points, None
+    if propagation == "monodomain":
+        built = build_monodomain(
+            twin.heart,
+            twin.cell,
+            twin.conductivity,
+            stimuli,
+            scheme=scheme,
+            purkinje=twin.purkinje,
+            **settings,
+        )
+        if twin.purkinje is not None:
+            points = np.concatenate([points, twin.purkinje.tree.points])
+    else:
+        built, tree_lat = _reaction_eikonal(twin, stimuli, t_end, diffusion, settings)
     setup_s = time.perf_counter() - start
     done = run(
         built,
@@ -228,38 +255,209 @@ def simulate(
         resume=resume,
         progress=progress,
     )
+    if propagation == "monodomain" and twin.purkinje is not None:
+        tree_lat = np.asarray(done.state.lat)[built.assembly.place[twin.heart.mesh.n_nodes :]]
     in_mesh_order = built.problem.tissue.to_mesh_order
     lat, repol = in_mesh_order(done.state.lat), in_mesh_order(done.state.repol)
     samples = done.samples
-    ecg = None
-    if twin.electrodes is not None:
-        ecg = twelve_lead(samples.t, samples.potentials, twin.electrodes.names)
-    tree_lat = None
-    if twin.purkinje is not None:
-        tree_lat = np.asarray(done.state.lat)[built.assembly.place[heart.mesh.n_nodes :]]
     return Beat(
         lat=lat,
         repol=repol,
         apd90=repol - lat,
-        ecg=ecg,
+        ecg=_leads(twin, samples.t, samples.potentials),
         potentials=np.asarray(samples.potentials),
         t=np.asarray(samples.t),
         probes=np.asarray(samples.probes),
         vm_file=None if snapshots is None else Path(snapshots),
         result="successful",
-        stats=_stats(twin, built, done, scheme, dt, t_end, setup_s),
+        stats=_stats(twin, built, done, propagation, scheme, dt, t_end, setup_s),
         purkinje_lat=tree_lat,
     )
 
 
-def _stats(twin: Twin, built: Built, done: Run, scheme, dt, t_end, setup_s) -> dict[str, Any]:
+def _check_propagation(propagation: str, scheme: str | Scheme) -> None:
+    if propagation not in PROPAGATIONS:
+        near = difflib.get_close_matches(propagation, PROPAGATIONS, n=1, cutoff=0.0)[0]
+        raise InputError(
+            f"unknown propagation '{propagation}'; the nearest is '{near}'. Known: "
+            f"{', '.join(PROPAGATIONS)}."
+        )
+    if propagation != "monodomain" and scheme != "default":
+        raise InputError(
+            f"scheme '{scheme}' has no effect with propagation '{propagation}', which does not "
+            "solve for the front: leave it out, or take propagation 'monodomain'."
+        )
+
+
+def _refuse_idle(given: dict[str, Any]) -> None:
+    idle = [name for name, value in given.items() if value is not None]
+    if idle:
+        raise InputError(
+            f"{', '.join(idle)}: propagation 'eikonal' has no steps in time to store or resume; "
+            "leave it out, or take propagation 'reaction-eikonal'."
+        )
+
+
+def _leads(twin: Twin, t, potentials) -> Ecg | None:
+    return None if twin.electrodes is None else twelve_lead(t, potentials, twin.electrodes.names)
+
+
+def _node_field(twin: Twin) -> Float[np.ndarray, "electrode node"] | None:
+    if twin.electrodes is None:
+        return None
+    return lead_field(twin.heart.mesh, twin.electrodes, intracellular_tensor(twin))
+
+
+def _reaction_eikonal(twin: Twin, stimuli, t_end, diffusion, settings):
+    """The problem, and when the first beat reaches the Purkinje tree."""
+    heart, threshold = twin.heart, settings["threshold"]
+    sources = sources_of(heart, twin.cell, stimuli, twin.purkinje, t_end, threshold=threshold)
+    problem = build_eikonal(heart, twin.conductivity, purkinje=twin.purkinje)
+    lat = np.asarray(sources.arrivals(problem))
+    built = build_reaction_eikonal(
+        heart,
+        twin.cell,
+        twin.conductivity,
+        lat[:, : heart.mesh.n_nodes],
+        diffusion=diffusion,
+        **settings,
+    )
+    return built, _of_tree(twin, lat[0])
+
+
+def _of_tree(twin: Twin, lat) -> Float[np.ndarray, "branch_node"] | None:
+    """Part of the arrivals that belongs to the Purkinje tree; NaN where the wave does not come."""
+    if twin.purkinje is None:
+        return None
+    lat = np.asarray(lat)[twin.heart.mesh.n_nodes :]
+    return np.where(np.isfinite(lat), lat, np.nan)
+
+
+def eikonal_beat(
+    twin: Twin,
+    stimuli: Stimulus | Sequence[Stimulus],
+    *,
+    t_end: float,
+    sampling: float = 0.5,
+    threshold: float = 0.0,
+) -> EikonalBeat:
+    r"""Set up a beat by the eikonal equation and template action potentials.
+
+    .. math:: \sqrt{\nabla\tau \cdot M \nabla\tau} = 1, \qquad V(x, t) = U(t - \tau(x); APD(x))
+
+    The front is integrated inside the elements, so that the ECG is smooth in everything it depends
+    on, on clinical meshes too (see `twinheart.tissue.wave_ecg`).
+
+    Parameters
+    ----------
+    twin : Twin
+        What to simulate; its velocities are those of the eikonal equation.
+    stimuli : Stimulus or sequence of Stimulus
+        Pulses of one beat.
+    t_end : float
+        End of the ECG [ms].
+
+    Other Parameters
+    ----------------
+    sampling : float
+        Interval of the ECG [ms], a multiple of 1/8 ms.
+    threshold : float
+        Activation threshold [mV].
+
+    Returns
+    -------
+    EikonalBeat
+        Ready to be evaluated, differentiated and changed.
+
+    Raises
+    ------
+    InputError
+        If the stimuli make more than one beat.
+    ModelError
+        If they do not fit the heart, or cells have no template.
+
+    Examples
+    --------
+    >>> import equinox as eqx, jax, jax.numpy as jnp, numpy as np, twinheart as th
+    >>> heart = th.demo_heart()
+    >>> electrodes = th.standard_12_lead(heart)
+    >>> twin = th.Twin(heart, cell="mitchell-schaeffer", electrodes=electrodes)
+    >>> beat = th.eikonal_beat(twin, th.pace("apex"), t_end=100.0)
+    >>> def peak(cv):
+    ...     faster = eqx.tree_at(lambda b: b.problem.velocity, beat, cv)
+    ...     return jnp.abs(faster.potentials()).max()
+    >>> jax.grad(peak)(beat.problem.velocity).shape  # fibre, sheet and normal of three regions
+    (3, 3)
+    """
+    stimuli = [stimuli] if isinstance(stimuli, Stimulus) else list(stimuli)
+    shares = None
+    if twin.electrodes is not None:
+        shares = lead_shares(twin.heart.mesh, twin.electrodes, intracellular_tensor(twin))
+    return build_eikonal_beat(
+        twin.heart,
+        twin.cell,
+        twin.conductivity,
+        stimuli,
+        purkinje=twin.purkinje,
+        shares=shares,
+        t=sampling * np.arange(1, round(t_end / sampling) + 1),
+        threshold=threshold,
+    )
+
+
+def _eikonal(twin: Twin, stimuli, t_end: float, threshold: float, probes) -> Beat:
+    start = time.perf_counter()
+    beat = eikonal_beat(twin, stimuli, t_end=t_end, threshold=threshold)
+    n_nodes = twin.heart.mesh.n_nodes
+    setup_s = time.perf_counter() - start
+    start = time.perf_counter()
+    arrivals = beat.lat()
+    lat = np.asarray(arrivals[:n_nodes])
+    lat = np.where(np.isfinite(lat), lat, np.nan)
+    apd90 = np.where(np.isfinite(lat), np.asarray(beat.templates.apd90), np.nan)
+    t = _BEAT_SAMPLING * np.arange(1, round(t_end / _BEAT_SAMPLING) + 1)
+    potentials = np.zeros((len(t), 0))
+    if beat.ecg is not None:
+        potentials = np.asarray(eqx.filter_jit(EikonalBeat.potentials)(beat, arrivals))
+    nodes = np.asarray([] if probes is None else probes, dtype=int)
+    return Beat(
+        lat=lat,
+        repol=lat + apd90,
+        apd90=apd90,
+        ecg=_leads(twin, t, potentials),
+        potentials=potentials,
+        t=t,
+        probes=np.asarray(beat.templates.voltage(t[:, None] - lat[nodes], nodes)),
+        vm_file=None,
+        result="successful",
+        stats={
+            **_sizes(twin, "eikonal", t_end),
+            "unreached_nodes": int(np.isnan(lat).sum()),
+            "device": jax.devices()[0].device_kind,
+            "setup_s": setup_s,
+            "wall_s": time.perf_counter() - start,
+        },
+        purkinje_lat=_of_tree(twin, arrivals),
+    )
+
+
+def _sizes(twin: Twin, propagation: str, t_end: float) -> dict[str, Any]:
+    return {
+        "propagation": propagation,
+        "n_nodes": twin.heart.mesh.n_nodes,
+        "n_tets": twin.heart.mesh.n_tets,
+        "t_end_ms": t_end,
+    }
+
+
+def _stats(
+    twin: Twin, built: Built, done: Run, propagation, scheme, dt, t_end, setup_s
+) -> dict[str, Any]:
     """Sizes, scheme, expected conduction, times of set-up and run."""
     n_steps = max(done.steps, 1)
     return {
-        "n_nodes": twin.heart.mesh.n_nodes,
-        "n_tets": twin.heart.mesh.n_tets,
+        **_sizes(twin, propagation, t_end),
         "dt_ms": dt,
-        "t_end_ms": t_end,
         "scheme": scheme if isinstance(scheme, str) else eqx.tree_pformat(scheme),
         "stages": getattr(built.problem.scheme, "stages", None),
         "conduction": built.conduction,

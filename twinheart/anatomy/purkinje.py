@@ -430,6 +430,40 @@ def read_purkinje(files: Sequence[str | Path]) -> PurkinjeTree:
     return PurkinjeTree(np.concatenate(points), np.concatenate(edges), np.array(roots))
 
 
+def activation_starts(files: Sequence[str | Path]) -> list[float]:
+    """When the trees of files are excited: the minimum of their activation [ms], else 0.
+
+    Parameters
+    ----------
+    files : sequence of paths
+        As for `read_purkinje`; a point field ``activation`` holds times in ms.
+
+    Returns
+    -------
+    list of float
+        One start for each file.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or its activation is not one finite, non-negative time a point.
+    """
+    starts = []
+    for file in files:
+        found = read_raw(file).point_fields.get("activation")
+        if found is None:
+            starts.append(0.0)
+            continue
+        times = np.asarray(found, dtype=float).squeeze()
+        if times.ndim != 1 or not (np.isfinite(times) & (times >= 0)).all():
+            raise InputError(
+                f"{file}: its point field 'activation' has times that are negative or no numbers, "
+                "expected one time [ms] of at least 0 at each point."
+            )
+        starts.append(float(times.min()))
+    return starts
+
+
 def write_purkinje(path: str | Path, tree: PurkinjeTree) -> None:
     """Write a tree with one root as VTU lines [mm], root first, for ParaView and `read_purkinje`.
 

@@ -20,6 +20,7 @@ from twinheart.errors import InputError, ModelError
 if TYPE_CHECKING:
     from twinheart.anatomy import Heart
     from twinheart.cell import AbstractCellModel
+    from twinheart.cli.section import PurkinjeSection
     from twinheart.ecg import Electrodes
     from twinheart.tissue import ConductionSystem, Conductivities, Stimulus, Velocities
     from twinheart.twin import Twin
@@ -157,7 +158,7 @@ def build_stimuli(case: Case, heart: "Heart") -> list["Stimulus"]:
 
     stimuli = []
     for section in case.stimuli or [StimulusSection()]:
-        for where, delay in _places(section.where, heart):
+        for where, delay in _places(section.where, heart, case.purkinje):
             stimuli.append(
                 pace(
                     where,
@@ -171,8 +172,13 @@ def build_stimuli(case: Case, heart: "Heart") -> list["Stimulus"]:
     return stimuli
 
 
-def _places(where: str, heart: "Heart") -> list[tuple[Any, float]]:
+def _places(where: str, heart: "Heart", purkinje: "PurkinjeSection") -> list[tuple[Any, float]]:
     """Places that a stimulus acts on, and how much later than its start."""
+    if where == "purkinje" and purkinje.files:
+        from twinheart.anatomy.purkinje import activation_starts
+
+        starts = activation_starts(purkinje.files)
+        return [(f"purkinje:{k}", start) for k, start in enumerate(starts)]
     if where != "durrer":
         return [(where, 0.0)]
     from twinheart.anatomy.root_sites import root_sites
@@ -182,7 +188,7 @@ def _places(where: str, heart: "Heart") -> list[tuple[Any, float]]:
 
 def _purkinje(case: Case, heart: "Heart") -> "ConductionSystem | None":
     section = case.purkinje
-    wanted = any(stimulus.where == "purkinje" for stimulus in case.stimuli)
+    wanted = any(s.where.partition(":")[0] == "purkinje" for s in case.stimuli)
     if not (wanted if section.present is None else section.present):
         return None
     from twinheart.anatomy.purkinje import grow_purkinje, read_purkinje

@@ -11,7 +11,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from twinheart.cell.registry import is_model_file
-from twinheart.cli.section import ScarSection, Section, key
+from twinheart.cli.section import PurkinjeSection, ScarSection, Section, key
 from twinheart.errors import InputError
 
 MAX_BYTES = 1_000_000  # a case file is a page of text; anything larger is not one
@@ -193,44 +193,6 @@ class ConductionSection(Section):
         return self
 
 
-class PurkinjeSection(Section):
-    """The Purkinje tree, coupled to the muscle both ways."""
-
-    present: bool | None = key(
-        None, text="Whether the heart has one; absent: where a stimulus is at 'purkinje'."
-    )
-    files: list[str] | None = key(
-        None,
-        text="Trees of line cells (VTU, VTK), each entered at its first point; without files one "
-        "is grown on the endocardia, where surfaces are tagged.",
-    )
-    seed: int = key(0, text="Seed of the grown tree: same heart and seed, same tree.", ge=0)
-    twig_length: float = key(
-        10.0,
-        text="Mean length of a twig, about the distance of junctions.",
-        unit="mm",
-        ge=2,
-        le=100,
-    )
-    cell: str | None = key(
-        None, text="Cell model of the tree, such as 'stewart2009'; that of the muscle if absent."
-    )
-    cv: float = key(
-        2.2,
-        text="Conduction velocity of the tree.",
-        unit="m/s",
-        source="Maguy et al. 2009, doi:10.1161/CIRCRESAHA.108.191809",
-        gt=0,
-    )
-    resistance: float = key(
-        0.6,
-        text="Of a junction with the muscle; sets its delay, about 3.5 ms.",
-        unit="kOhm",
-        source="delay measured by doi:10.3389/fcvm.2023.1158480",
-        gt=0,
-    )
-
-
 class StimulusSection(Section):
     """A stimulus current, or a train of them."""
 
@@ -249,8 +211,18 @@ class StimulusSection(Section):
 
 
 class SimulationSection(Section):
-    """How long, and how finely."""
+    """How the wave runs, how long, and how finely."""
 
+    propagation: Literal["monodomain", "reaction-eikonal", "eikonal"] = key(
+        "monodomain",
+        text="'monodomain': diffusion and ionic cells, the truth where the mesh resolves the front "
+        "(below 1 mm); 'reaction-eikonal': the eikonal equation says when the front arrives, ionic "
+        "cells do the rest; 'eikonal': arrival and template action potentials, one beat within "
+        "seconds.",
+    )
+    diffusion: bool = key(
+        True, text="Whether the cells of 'reaction-eikonal' are coupled behind the front."
+    )
     t_end: float = key(450.0, text="Simulated time.", unit="ms", gt=0, le=1e6)
     dt: float = key(0.02, text="Time step.", unit="ms", gt=0, le=1.0)
     scheme: str = key(
@@ -295,6 +267,16 @@ class Case(Section):
     simulation: SimulationSection = key(SimulationSection(), text="Time.")
     ecg: EcgSection = key(EcgSection(), text="Electrodes.")
     output: OutputSection = key(OutputSection(), text="Results.")
+
+    @model_validator(mode="after")
+    def _no_frames_of_eikonal(self) -> "Case":
+        asked = "snapshot_every" in self.output.model_fields_set and self.output.snapshot_every > 0
+        if asked and self.simulation.propagation == "eikonal":
+            raise ValueError(
+                "output.snapshot_every has no effect with simulation.propagation = 'eikonal', "
+                "which computes no frames: remove it or set it to 0"
+            )
+        return self
 
 
 def read_case(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Case:

@@ -108,6 +108,8 @@ def case_toml(case: Case) -> str:
     if case.conduction.mode == "conductivities":  # velocities are refused then, even defaults
         for name in CV_KEYS:
             table["conduction"].pop(name, None)
+    if case.simulation.propagation == "eikonal":  # frames are refused then, even by default
+        del table["output"]["snapshot_every"]
     return "\n".join(_table_lines(table, "")) + "\n"
 
 

@@ -111,7 +111,8 @@ def write_text(path: Path, text: str) -> None:
 def _simulate(case: Case, twin: "Twin", stimuli: list, folder: Path, *, resume: bool) -> "Beat":
     from twinheart.twin import simulate
 
-    every = case.output.snapshot_every
+    in_steps = case.simulation.propagation != "eikonal"
+    every = case.output.snapshot_every if in_steps else 0.0
     done = 0.0
     try:
         with progress("simulating") as show:
@@ -126,10 +127,12 @@ def _simulate(case: Case, twin: "Twin", stimuli: list, folder: Path, *, resume: 
                 stimuli,
                 t_end=case.simulation.t_end,
                 dt=case.simulation.dt,
+                propagation=case.simulation.propagation,
+                diffusion=case.simulation.diffusion,
                 scheme=case.simulation.scheme,
                 snapshots=folder / "vm.h5" if every else None,
                 snapshot_every=every or 5.0,
-                checkpoint=folder / CHECKPOINT,
+                checkpoint=folder / CHECKPOINT if in_steps else None,
                 resume=resume,
                 progress=report,
             )

@@ -38,3 +38,42 @@ class ScarSection(Section):
         gt=0,
         le=1,
     )
+
+
+class PurkinjeSection(Section):
+    """The Purkinje tree, coupled to the muscle both ways."""
+
+    present: bool | None = key(
+        None, text="Whether the heart has one; absent: where a stimulus is at 'purkinje'."
+    )
+    files: list[str] | None = key(
+        None,
+        text="Trees of line cells (VTU, VTK), each entered at its first point, at the minimum of "
+        "its point field 'activation' [ms] where it has one, else at 0; without files one is grown "
+        "on the endocardia, where surfaces are tagged.",
+    )
+    seed: int = key(0, text="Seed of the grown tree: same heart and seed, same tree.", ge=0)
+    twig_length: float = key(
+        10.0,
+        text="Mean length of a twig, about the distance of junctions.",
+        unit="mm",
+        ge=2,
+        le=100,
+    )
+    cell: str | None = key(
+        None, text="Cell model of the tree, such as 'stewart2009'; that of the muscle if absent."
+    )
+    cv: float = key(
+        2.2,
+        text="Conduction velocity of the tree.",
+        unit="m/s",
+        source="Maguy et al. 2009, doi:10.1161/CIRCRESAHA.108.191809",
+        gt=0,
+    )
+    resistance: float = key(
+        0.6,
+        text="Of a junction with the muscle; sets its delay, about 3.5 ms.",
+        unit="kOhm",
+        source="delay measured by doi:10.3389/fcvm.2023.1158480",
+        gt=0,
+    )

@@ -42,6 +42,18 @@ _Stim = Annotated[
         _TIME,
     ),
 ]
+_Purkinje = Annotated[
+    list[str] | None,
+    _option(
+        "Purkinje tree of line cells (VTU, VTK); may be repeated. It is excited at the minimum of "
+        "its point field 'activation' (ms), else at 0.",
+        _TISSUE,
+    ),
+]
+_Propagation = Annotated[Text, _option("monodomain | reaction-eikonal | eikonal.", _TIME)]
+_Diffusion = Annotated[
+    bool | None, _option("Couple the cells of reaction-eikonal behind the front.", _TIME)
+]
 _TEnd = Annotated[Number, _option("Simulated time, in ms.", _TIME)]
 _Dt = Annotated[Number, _option("Time step, in ms.", _TIME)]
 _Scheme = Annotated[Text, _option("Scheme in space and time.", _TIME)]
@@ -68,7 +80,10 @@ def simulate(
     cv_l: _CvL = None,
     cv_t: _CvT = None,
     conductivity: _Set = None,
+    purkinje: _Purkinje = None,
     stim: _Stim = None,
+    propagation: _Propagation = None,
+    diffusion: _Diffusion = None,
     t_end: _TEnd = None,
     dt: _Dt = None,
     scheme: _Scheme = None,
@@ -82,7 +97,7 @@ def simulate(
 ) -> None:
     """Simulate a beat: activation, repolarisation and APD maps, V_m frames, ECG, report.
 
-    Either give a case file, or at least --heart and --stim.
+    Either give a case file, or at least --heart and one of --stim and --purkinje.
     """
     if write_example:
         _write_example(case_file or Path("case.toml"), as_json)
@@ -96,7 +111,10 @@ def simulate(
         "conduction.cv_t": cv_t,
         "conduction.mode": "conductivities" if conductivity else None,
         "conduction.conductivities": conductivity,
+        "purkinje.files": purkinje or None,
         "stimuli": [{"where": where} for where in stim] if stim else None,
+        "simulation.propagation": propagation,
+        "simulation.diffusion": diffusion,
         "simulation.t_end": t_end,
         "simulation.dt": dt,
         "simulation.scheme": scheme,
@@ -108,6 +126,11 @@ def simulate(
     from twinheart.cli.case import PATHS, located
 
     given = {dotted: value for dotted, value in overrides.items() if value is not None}
+    if purkinje:
+        given["purkinje.files"] = [str(Path.cwd() / Path(name).expanduser()) for name in purkinje]
+        given["purkinje.present"] = True
+        if not stim and case_file is None:
+            given["stimuli"] = [{"where": "purkinje"}]
     given |= {dotted: located(dotted, given[dotted], Path.cwd()) for dotted in PATHS & given.keys()}
     run_and_emit(_case(case_file, given), resume=resume, as_json=as_json)
 
@@ -120,7 +143,8 @@ def _case(case_file: Path | None, given: dict[str, Any]) -> "Case":
     if "heart.file" in given and "stimuli" in given:
         return check_case({}, given)
     raise InputError(
-        "nothing to simulate: give a case file (--write-example writes one), or --heart and --stim."
+        "nothing to simulate: give a case file (--write-example writes one), or --heart and one of "
+        "--stim and --purkinje."
     )
 
 

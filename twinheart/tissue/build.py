@@ -41,7 +41,7 @@ from twinheart.tissue.scheme import (
     iterations_needed,
     stages_needed,
 )
-from twinheart.tissue.stimulus import Stimulus, stimulated_roots, stimulus_nodes
+from twinheart.tissue.stimulus import Stimulus, at_purkinje, stimulated_roots, stimulus_nodes
 
 # Names under which `simulate` and the command line know the schemes.
 SCHEMES: dict[str, Scheme] = {
@@ -50,7 +50,7 @@ SCHEMES: dict[str, Scheme] = {
     "lumped": Explicit(smoothed=False),
     "crank-nicolson": CrankNicolson(),
 }
-_AXES = ("along", "across", "normal to the sheets")
+AXES = ("along", "across", "normal to the sheets")
 # Beyond this factor between numerical and continuum diffusivity the mesh, not the tissue, decides.
 _LARGE_FACTOR = 2.0
 # A cable that crawls at less than this share of the continuum's velocity blocks in three
@@ -161,7 +161,7 @@ def build_monodomain(
     points = heart.mesh.points
     if strands is not None:
         points = np.concatenate([points, strands.points])
-    models, node_model = _models_of_nodes(heart, cells, len(points), purkinje)
+    models, node_model = models_of_nodes(heart, cells, len(points), purkinje)
     diffusivity, weights, report = _diffusivities(heart, cells, tissues, dt, method, smoothing)
     if not may_block:
         _refuse_block(report, lattice_spacing(heart.mesh))
@@ -199,10 +199,10 @@ def build_monodomain(
         model_sizes=tuple(int((node_model[order] == k).sum()) for k, _ in models),
         stimuli=tuple(stimuli),
         stimulus_masks=tuple(
-            jnp.asarray(assembly.to_node_order(_stimulated(heart, purkinje, s)), dtype)
+            jnp.asarray(assembly.to_node_order(stimulated(heart, purkinje, s)), dtype)
             for s in stimuli
         ),
-        scheme=_fitted(name, method, dt, stiffness),
+        scheme=fitted(name, method, dt, stiffness),
         dt=jnp.asarray(dt, dtype=float),
         threshold=jnp.asarray(threshold, dtype=float),
         lead_field=jnp.asarray(assembly.to_node_order(lead_field), dtype),
@@ -212,11 +212,12 @@ def build_monodomain(
     return Built(problem, assembly, diffusivity, report, stiffness)
 
 
-def _stimulated(heart: Heart, purkinje: ConductionSystem | None, stimulus: Stimulus) -> np.ndarray:
-    """Nodes of mesh and tree that a stimulus acts on."""
+def stimulated(heart: Heart, purkinje: ConductionSystem | None, stimulus: Stimulus) -> np.ndarray:
+    """Nodes of the mesh that a stimulus acts on, followed by those of the tree if it is there."""
     tree = None if purkinje is None else purkinje.tree
-    if isinstance(stimulus.where, str) and stimulus.where == "purkinje":
-        return np.append(np.zeros(heart.mesh.n_nodes, dtype=bool), stimulated_roots(tree))
+    if at_purkinje(stimulus.where):
+        roots = stimulated_roots(tree, str(stimulus.where))
+        return np.append(np.zeros(heart.mesh.n_nodes, dtype=bool), roots)
     return stimulus_nodes(heart, stimulus.where)
 
 
@@ -249,7 +250,7 @@ def _named_scheme(scheme: str | Scheme) -> tuple[str, Scheme]:
     return scheme, SCHEMES[scheme]
 
 
-def _fitted(name: str, scheme: Scheme, dt: float, stiffness: dict) -> Scheme:
+def fitted(name: str, scheme: Scheme, dt: float, stiffness: dict) -> Scheme:
     """The scheme with as many stages or iterations as this tissue needs at this step."""
     value = stiffness["lambda_max"]
     if isinstance(scheme, CrankNicolson):
@@ -265,7 +266,7 @@ def _fitted(name: str, scheme: Scheme, dt: float, stiffness: dict) -> Scheme:
     return Explicit(stages, scheme.smoothed)
 
 
-def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel], n_nodes: int, purkinje):
+def models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel], n_nodes: int, purkinje):
     """Models as (group, model), one for each set of equations, and the group of every node.
 
     Cells that differ in numbers only become one model with per-node parameters: one kernel is
@@ -279,7 +280,7 @@ def _models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel], n_nodes:
             _check_parameters(model, heart.mesh.n_nodes)
             models.append(model)
         number[tag] = len(models) - 1 if same is None else same
-    node_model = _fullest_region(heart, number, len(models))
+    node_model = fullest_region(heart, number, len(models))
     if purkinje is not None:
         models = [_extended(model, heart.mesh.n_nodes, n_nodes) for model in models]
         models.append(_tree_cell(heart, cells, purkinje))
@@ -313,7 +314,7 @@ def _extended(model: AbstractCellModel, n_mesh: int, n_nodes: int) -> AbstractCe
     return jax.tree.map(extend, model)
 
 
-def _fullest_region(heart: Heart, number: dict[int, int], n_models: int):
+def fullest_region(heart: Heart, number: dict[int, int], n_models: int):
     """Number of the model whose regions fill most of each node's surroundings."""
     mesh = heart.mesh
     if n_models == 1:
@@ -360,7 +361,7 @@ def _diffusivities(heart, cells, tissues, dt, scheme, smoothing):
                     known[key] = _raw(cells[tag], tissue, *where)
             diffusivity[k, axis] = known[key]["diffusivity"]
             weights[k, axis] = known[key]["smoothing"]
-            report.append({"region": tag, "axis": _AXES[axis], **known[key]})
+            report.append({"region": tag, "axis": AXES[axis], **known[key]})
         if len(axes) == 2:  # no sheets: the normal is as good as any direction across
             diffusivity[k, 2], weights[k, 2] = diffusivity[k, 1], weights[k, 1]
     _warn_large_factors(report, spacing)

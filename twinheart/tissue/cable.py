@@ -188,7 +188,7 @@ def _ten_milliseconds(problems, states):
     return eqx.filter_vmap(run)(problems, states)
 
 
-class _ByValue:
+class ByValue:
     """Hashable handle of a cell model, so that what is measured on cables is measured once."""
 
     def __init__(self, model: AbstractCellModel):
@@ -201,7 +201,7 @@ class _ByValue:
         return hash(self.key)
 
     def __eq__(self, other) -> bool:
-        return isinstance(other, _ByValue) and self.key == other.key
+        return isinstance(other, ByValue) and self.key == other.key
 
 
 def continuum_velocity(model: AbstractCellModel, diffusivity: float) -> float:
@@ -224,11 +224,11 @@ def continuum_velocity(model: AbstractCellModel, diffusivity: float) -> float:
     ModelError
         If the cell model does not conduct.
     """
-    return _continuum_slope(_ByValue(model), _FINE_DT) * math.sqrt(diffusivity)
+    return _continuum_slope(ByValue(model), _FINE_DT) * math.sqrt(diffusivity)
 
 
 @functools.lru_cache(maxsize=64)
-def _continuum_slope(handle: _ByValue, dt: float) -> float:
+def _continuum_slope(handle: ByValue, dt: float) -> float:
     """CV / sqrt(D) in the continuum: from two spacings of about the front, extrapolated in h^2."""
     measure = functools.partial(cable_velocity, handle.model, 0.1, dt=dt, smoothing=0.65)
     rough = float(measure(0.25))
@@ -274,11 +274,11 @@ def matched_smoothing(
     True
     """
     # Velocity over sqrt(D) depends on h / sqrt(D) alone: one table serves every tissue.
-    return _matched(_ByValue(model), round(edge / math.sqrt(diffusivity), 6), dt)
+    return _matched(ByValue(model), round(edge / math.sqrt(diffusivity), 6), dt)
 
 
 @functools.lru_cache(maxsize=256)
-def _matched(handle: _ByValue, ratio: float, dt: float) -> float:
+def _matched(handle: ByValue, ratio: float, dt: float) -> float:
     # At the same step: the smoothing makes up for the spacing, not for the error in time.
     target = _continuum_slope(handle, dt) * math.sqrt(0.1)
     measure = functools.partial(cable_velocity, handle.model, 0.1, ratio * math.sqrt(0.1), dt=dt)

@@ -18,8 +18,9 @@ from twinheart.cell.gates import step as cell_step
 from twinheart.cell.model import AbstractCellModel
 from twinheart.tissue.discrete import Tissue
 from twinheart.tissue.maps import first_activation, first_repolarisation
-from twinheart.tissue.scheme import Scheme
+from twinheart.tissue.scheme import Scheme, Uncoupled
 from twinheart.tissue.stimulus import Stimulus, pulse_fraction
+from twinheart.tissue.wave import Wave
 from twinheart.types import Array
 
 
@@ -38,7 +39,7 @@ class Monodomain(eqx.Module):
         Pulses.
     stimulus_masks : tuple of (node,) arrays
         One where the stimulus acts, else zero.
-    scheme : Scheme
+    scheme : Scheme or Uncoupled
         Time stepping of the voltage.
     dt : float
         Time step [ms].
@@ -50,6 +51,8 @@ class Monodomain(eqx.Module):
         Nodes (in the order of the computation) whose V_m is recorded every block.
     block : int
         Steps in a block.
+    wave : Wave, optional
+        Excitation that arrives at given times, see `twinheart.tissue.reaction_eikonal`.
     """
 
     tissue: Tissue
@@ -57,12 +60,13 @@ class Monodomain(eqx.Module):
     model_sizes: tuple[int, ...] = eqx.field(static=True)
     stimuli: tuple[Stimulus, ...]
     stimulus_masks: tuple[Array, ...]
-    scheme: Scheme
+    scheme: Scheme | Uncoupled
     dt: Array
     threshold: Array
     lead_field: Float[Array, "electrode node"]
     probes: Int[Array, "probe"]
     block: int = eqx.field(static=True)
+    wave: Wave | None = None
 
 
 class State(NamedTuple):
@@ -111,10 +115,14 @@ def initial_state(problem: Monodomain) -> State:
         tuple(spread(value, size) for value in model.initial_state())
         for model, size in zip(problem.models, sizes, strict=True)
     )
-    never = jnp.full(n, jnp.nan, dtype)
+    rest, never = vm, jnp.full(n, jnp.nan, dtype)
+    lat = never
+    if problem.wave is not None:
+        vm = vm + problem.wave.rise
+        lat = jnp.where(vm >= problem.threshold.astype(dtype), 0.0, lat)
     step = jnp.asarray(0, jnp.int32)
     i_ion, cells = _ionic(problem, step, vm, cells)
-    return State(step, vm, jnp.zeros_like(vm), i_ion, cells, never, never, vm, vm)
+    return State(step, vm, jnp.zeros_like(vm), i_ion, cells, lat, never, vm, rest)
 
 
 def _ionic(problem: Monodomain, step, vm, cells):
@@ -150,6 +158,8 @@ def _stimulation(problem: Monodomain, step):
     for stimulus, mask in zip(problem.stimuli, problem.stimulus_masks, strict=True):
         amount = stimulus.amplitude * pulse_fraction(stimulus, step.astype(total.dtype) * dt, dt)
         total = total + amount.astype(mask.dtype) * mask
+    if problem.wave is not None:
+        total = total + problem.wave.current(step.astype(total.dtype) * dt)
     return total
 
 
@@ -158,7 +168,10 @@ def _step(problem: Monodomain, state: State) -> State:
     dt = problem.dt.astype(dtype)
     next_step = state.step + 1
     i_stim = _stimulation(problem, state.step)
-    change = problem.scheme(problem.tissue, state.vm, state.i_ion, i_stim, dt)
+    tissue = problem.tissue
+    if problem.wave is not None:
+        tissue = problem.wave.behind_front(tissue, state.step.astype(dtype) * dt)
+    change = problem.scheme(tissue, state.vm, state.i_ion, i_stim, dt)
     vm, lost = add_change(state.vm, state.lost, change)
     i_ion, cells = _ionic(problem, next_step, vm, state.cells)
     t0, t1 = state.step.astype(dtype) * dt, next_step.astype(dtype) * dt

@@ -151,4 +151,12 @@ def iterations_needed(dt: float, stiffness: float, *, rtol: float = 1e-6) -> int
     return math.ceil(math.log(rtol / 2.0) / math.log(ratio))
 
 
+class Uncoupled(eqx.Module):
+    """Cells that do not feel their neighbours: forward Euler of every cell by itself."""
+
+    def __call__(self, tissue: Tissue, vm, i_ion, i_stim, dt) -> NodeField:
+        """Change of V_m over a step of `dt` [mV], given the currents at its start [A/F]."""
+        return dt * (i_stim - i_ion)
+
+
 Scheme = Explicit | CrankNicolson

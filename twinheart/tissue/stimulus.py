@@ -27,8 +27,8 @@ class Stimulus(eqx.Module):
     where : str or (k,) int array
         ``"sphere:x,y,z,r"`` or ``"box:x0,y0,z0,x1,y1,z1"`` [mm], ``"region:TAG"``,
         ``"nodes:FILE.vtx"`` (openCARP node list), ``"apex"`` (3 mm around the node farthest from
-        the base along the long axis), ``"purkinje"`` (the roots of the Purkinje tree), or node
-        indices.
+        the base along the long axis), ``"purkinje"`` (the roots of the Purkinje tree;
+        ``"purkinje:1"`` only the second of them), or node indices.
     start, duration : float
         First onset and length of a pulse [ms].
     amplitude : float
@@ -151,20 +151,36 @@ def stimulus_nodes(heart: Heart, where: str | np.ndarray) -> Bool[np.ndarray, "n
     return chosen
 
 
-def stimulated_roots(tree: PurkinjeTree | None) -> Bool[np.ndarray, "branch_node"]:
-    """Nodes of a Purkinje tree that the place ``"purkinje"`` names: within 3 mm of a root.
+def at_purkinje(where: str | np.ndarray) -> bool:
+    """Whether a place is in the Purkinje tree."""
+    return isinstance(where, str) and where.partition(":")[0] == "purkinje"
+
+
+def stimulated_roots(
+    tree: PurkinjeTree | None, where: str = "purkinje"
+) -> Bool[np.ndarray, "branch_node"]:
+    """Nodes of a Purkinje tree that a place in it names: within 3 mm of a root.
 
     Raises
     ------
     ModelError
-        If there is no tree.
+        If there is no tree, or no such root.
     """
     if tree is None:
         raise ModelError(
             "the stimulus is at the Purkinje tree, but this twin has none: grow one with "
             "twinheart.anatomy.grow_purkinje and pass it on as a ConductionSystem."
         )
-    gap, _ = KDTree(tree.points[tree.roots]).query(tree.points)
+    _, _, text = where.partition(":")
+    roots = tree.roots
+    if text:
+        if not (text.isdigit() and int(text) < len(roots)):
+            raise ModelError(
+                f"stimulus place '{where}' names no root of the Purkinje tree, which has "
+                f"{len(roots)}: purkinje:0 to purkinje:{len(roots) - 1}."
+            )
+        roots = roots[[int(text)]]
+    gap, _ = KDTree(tree.points[roots]).query(tree.points)
     return gap <= 3.0
 
 
