@@ -189,6 +189,13 @@ def test_a_modified_limb_lead_is_said(tmp_path):
     assert any("MLII" in note for note in mine.notes)
 
 
+def test_reference_ecg_of_a_simulator(data):
+    mine = read_ecg(data / "biv_crt" / "reference_ecg.csv", unit="arbitrary", rate_hz=1000.0)
+    assert mine.ecg.names == STANDARD
+    assert np.allclose(mine.ecg["I"] + mine.ecg["III"], mine.ecg["II"], atol=1e-4)
+    assert any("taken as I, II, III" in note for note in mine.notes)
+
+
 # --- derived leads ----------------------------------------------------------------------------
 
 

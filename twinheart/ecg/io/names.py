@@ -26,6 +26,7 @@ _KNOWN |= {"D1": "I", "D2": "II", "D3": "III", "DI": "I", "DII": "II", "DIII": "
 _KNOWN |= {"X": "VX", "Y": "VY", "Z": "VZ"}
 _KNOWN |= {f"C{n}": f"V{n}" for n in range(1, 10)}
 _MODIFIED = {"MLI": "I", "MLII": "II", "ML2": "II", "MLIII": "III"}
+_EINTHOVEN = {"E1": "I", "E2": "II", "E3": "III"}  # only beside aVR: else they are electrodes
 _LONGEST = 40
 
 
@@ -88,6 +89,9 @@ def distinct_names(labels: Iterable[str]) -> tuple[list[str], list[str]]:
     names: list[str] = []
     notes: list[str] = []
     spelt = [vendor_lead_name(label) for label in labels]
+    if {*_EINTHOVEN, "aVR", "aVF"} <= set(spelt) and not {"I", "II", "III"} & set(spelt):
+        spelt = [_EINTHOVEN.get(name, name) for name in spelt]
+        notes.append("E1, E2, E3 beside the augmented leads are taken as I, II, III")
     for name in spelt:
         standard = _MODIFIED.get(name.upper())
         if standard and standard not in spelt and standard not in names:
