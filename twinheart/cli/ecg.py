@@ -270,9 +270,13 @@ def _draw(
     if layout is Layout.PANELS:
         write_ecg_panels(out, drawn, overlay=over, legend=legend)
         return
-    title = "12-lead ECG" if over is None else f"{legend[0]} (black) and {legend[1]}"
     write_ecg_paper(
-        out, drawn, gain=gain or paper_gain(drawn), speed=speed, title=title, overlay=over
+        out,
+        drawn,
+        gain=gain or paper_gain(drawn),
+        speed=speed,
+        overlay=over,
+        overlay_name=legend[1],
     )
 
 

@@ -19,7 +19,7 @@ class Comparison(NamedTuple):
     correlation : dict
         Lead -> Pearson correlation over the common time.
     gain : float
-        The one factor on the simulated ECG that fits the measured one best, in least squares.
+        The one factor that gives the simulated ECG the RMS of the measured one.
     """
 
     measured: Ecg
@@ -31,8 +31,9 @@ class Comparison(NamedTuple):
 def compare_beats(measured: EcgFeatures, simulated: EcgFeatures) -> Comparison:
     r"""Lay the measured and the simulated beat over each other at their QRS onsets.
 
-    The gain is :math:`\sum m s / \sum s^2` over all leads and times: the amplitude of a simulated
-    ECG depends on the conductor around the heart, its shape does not.
+    The gain is :math:`\sqrt{\sum m^2 / \sum s^2}` over all leads and times: the amplitude of a
+    simulated ECG depends on the conductor around the heart more than its shape does. (The factor of
+    least squares would flatten an ECG of another shape instead of showing it.)
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def compare_beats(measured: EcgFeatures, simulated: EcgFeatures) -> Comparison:
     one, other = laid
     good = np.isfinite(one) & np.isfinite(other)
     power = float((other[good] ** 2).sum())
-    gain = float((one[good] * other[good]).sum() / power) if power > 0 else float("nan")
+    gain = float(np.sqrt((one[good] ** 2).sum() / power)) if power > 0 else float("nan")
     correlation = {
         name: _correlation(a[use], b[use])
         for name, a, b, use in zip(names, one.T, other.T, good.T, strict=True)

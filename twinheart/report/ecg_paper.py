@@ -31,6 +31,7 @@ def write_ecg_paper(
     rhythm: str | None = "II",
     title: str = "12-lead ECG",
     overlay: Ecg | None = None,
+    overlay_name: str = "simulated",
 ) -> Path:
     """Draw an ECG on millimetre paper in the 3 x 4 layout, with a rhythm strip.
 
@@ -53,6 +54,8 @@ def write_ecg_paper(
         Heading.
     overlay : Ecg or None
         Another ECG on the same time axis, such as a simulated one, drawn over it in colour.
+    overlay_name : str
+        What it is called under the heading.
 
     Returns
     -------
@@ -137,6 +140,8 @@ def write_ecg_paper(
             if index:
                 axes.plot([left, left], [baseline - 1.5, baseline + 1.5], color=INK, lw=0.6)
     scale = f"{speed:g} mm/s   {gain:g} mm/mV   pulse {pulse:g} mV"
+    if overlay is not None:
+        axes.text(_MARGIN, _up_to_5(height) - 9.5, overlay_name, size=7, va="top", color=ACCENT)
     axes.text(_MARGIN, _up_to_5(height) - 4.0, title, size=11, weight="bold", va="top", color=INK)
     axes.text(width - _MARGIN, _up_to_5(height) - 4.5, scale, size=8, ha="right", va="top")
     note = "columns follow each other" if sequential else "all columns show the same time"
