@@ -157,6 +157,23 @@ def test_rotation_tells_septum_from_free_wall_and_front_from_back(demo):
     assert demo.points[np.minimum(at.rt, 1 - at.rt) < 0.02, 1].mean() > 20
 
 
+def test_septum_that_closes_between_the_valves_ends_at_their_base(demo):
+    """As in whole hearts: the top of the septum is outer surface, yet ab is 1 there."""
+    septal = np.zeros(demo.n_nodes, dtype=bool)
+    septal[demo.tets[demo.cell_fields["region"] == Region.SEPTUM]] = True
+    classes = np.array(demo.point_fields["surf_class"])
+    roof = septal & (classes == 1)
+    classes[roof] = 2
+    assert roof.sum() > 20
+    at = _stored(demo)
+    closed = coordinates(TetMesh(demo.points, demo.tets, {"surf_class": classes}))
+    assert (closed.ab[roof] == 1.0).mean() > 0.9
+    below = septal & (at.ab < 0.85)
+    assert np.percentile(np.abs(closed.ab - at.ab)[below], 95) < 0.05
+    turn = np.abs(closed.rt - at.rt)[below]
+    assert np.percentile(np.minimum(turn, 1 - turn), 95) < 0.02
+
+
 @pytest.mark.slow
 def test_turned_heart_has_the_same_coordinates(demo):
     at = _stored(demo)

@@ -256,3 +256,25 @@ def test_untagged_mesh_bad_shape_and_bad_angle_are_refused(lv_mesh):
         add_fibres(Heart(lv_mesh), surf_class=np.ones(3, dtype=int))
     with pytest.raises(InputError, match="alpha_endo is 120"):
         add_fibres(Heart(lv_mesh), alpha_endo=120.0)
+
+
+def test_a_ridge_of_one_surface_takes_the_directions_beside_it(lv_mesh):
+    """Nodes that only nodes of one surface surround have no slope; their neighbours have."""
+    classes = np.array(lv_mesh.point_fields["surf_class"])
+    centre = int(np.flatnonzero(classes == 2)[len(np.flatnonzero(classes == 2)) // 2])
+    near = np.linalg.norm(lv_mesh.points - lv_mesh.points[centre], axis=1) < 14.0
+    near &= np.linalg.norm(lv_mesh.points / (RADII + WALL), axis=1) > 0.87
+    classes[near & (classes == 0)] = 2
+    heart = add_fibres(Heart(lv_mesh), surf_class=classes)
+    inside = near[lv_mesh.tets].all(axis=1) & (classes[lv_mesh.tets] == 2).all(axis=1)
+    assert inside.sum() > 20
+    outwards = lv_mesh.points[centre] / (RADII + WALL) ** 2
+    # in the wall, as its neighbours are; random directions would give 0.5
+    assert np.median(np.abs(heart.f0[inside] @ outwards)) < 0.3 * np.linalg.norm(outwards)
+
+
+def test_a_mesh_mostly_between_nodes_of_one_surface_is_refused(lv_mesh):
+    classes = np.array(lv_mesh.point_fields["surf_class"])
+    classes[(classes == 0) & (lv_mesh.points[:, 0] > 0)] = 2
+    with pytest.raises(MeshError, match="no transmural or no long direction"):
+        add_fibres(Heart(lv_mesh), surf_class=classes)

@@ -34,6 +34,8 @@ from twinheart.mesh.quality import edges
 FRONT = 2 / 3
 # Weight of a given value on an edge that a ridge crosses, over that edge's stiffness.
 _PENALTY = 30.0
+# Share of a ridge that may lie on the other side of the middle of the heart.
+_STRAY = 0.25
 _FIELDS = ("tm", "ab", "rt_sin", "rt_cos", "tv")
 
 
@@ -169,20 +171,22 @@ def _landmarks(mesh: TetMesh, wall: Wall) -> tuple[np.ndarray, np.ndarray, np.nd
     frame = heart_frame(mesh)
     if (wall.tv == 1).any():
         septal, lowest = _ridge_field(mesh, wall, frame.base)
-        offset = mesh.points - mesh.points[lowest]
     else:
         lowest = int(np.argmin(np.where(wall.tm == 1.0, mesh.points @ frame.base, np.inf)))
-        offset = mesh.points - mesh.points[lowest]
-        top = offset[wall.classes == SurfaceClass.BASE].mean(axis=0)
-        axis = top / np.linalg.norm(top)
-        offset = offset - (offset @ axis)[:, None] * axis
+    # about the line from the apex to the middle of the base, which may lean
+    offset = mesh.points - mesh.points[lowest]
+    axis = offset[wall.top].mean(axis=0)
+    axis /= np.linalg.norm(axis)
+    offset -= (offset @ axis)[:, None] * axis
+    if not (wall.tv == 1).any():
         rv = frame.rv - axis * (frame.rv @ axis)
         septal = offset @ (rv / np.linalg.norm(rv)) - 0.5 * np.linalg.norm(offset, axis=1)
     front = offset @ frame.anterior
     corners = mesh.tets
     both = _changes(septal[corners]) & _changes(front[corners])
     apex = _part_nearest(mesh, corners[both], mesh.points[lowest])
-    return septal, front, apex
+    ridges = corners[_changes(septal[corners]) & ~np.isin(corners, apex).any(axis=1)]
+    return septal, _by_ridge(ridges, front), apex
 
 
 def _ridge_field(mesh: TetMesh, wall: Wall, up: np.ndarray) -> tuple[np.ndarray, int]:
@@ -190,7 +194,7 @@ def _ridge_field(mesh: TetMesh, wall: Wall, up: np.ndarray) -> tuple[np.ndarray,
     pairs = edges(mesh.tets)
     pairs = pairs[wall.v[pairs].prod(axis=1) < 0]
     middle = np.unique(pairs)
-    outer = np.flatnonzero(wall.classes == SurfaceClass.EPICARDIUM)
+    outer = np.flatnonzero((wall.classes == SurfaceClass.EPICARDIUM) & ~wall.top)
     middle = np.setdiff1d(middle, outer)
     if not middle.size:
         raise MeshError(
@@ -206,18 +210,37 @@ def _changes(corners: np.ndarray) -> np.ndarray:
     return (corners.min(axis=1) < 0) & (corners.max(axis=1) > 0)
 
 
-def _part_nearest(mesh: TetMesh, tets: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Nodes of the connected part of some tetrahedra that comes nearest to a point."""
-    if not len(tets):
-        raise MeshError("no apex found where the ridges meet: check surf_class.")
+def _parts(tets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes of some tetrahedra, and the connected part that each is in."""
     nodes = np.unique(tets)
     pairs = np.searchsorted(nodes, tets)
     rows = np.repeat(pairs[:, :1], 3, axis=1).ravel()
     shape = (len(nodes),) * 2
     graph = sp.coo_array((np.ones(len(rows)), (rows, pairs[:, 1:].ravel())), shape=shape)
-    _, part = sp.csgraph.connected_components(graph, directed=False)
+    return nodes, sp.csgraph.connected_components(graph, directed=False)[1]
+
+
+def _part_nearest(mesh: TetMesh, tets: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Nodes of the connected part of some tetrahedra that comes nearest to a point."""
+    if not len(tets):
+        raise MeshError("no apex found where the ridges meet: check surf_class.")
+    nodes, part = _parts(tets)
     nearest = np.argmin(np.linalg.norm(mesh.points[nodes] - point, axis=1))
     return nodes[part == part[nearest]]
+
+
+def _by_ridge(ridges: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """What lies in front, with the sign that most of its ridge has.
+
+    The end of a ridge at the base may lean over the middle of the heart.
+    """
+    nodes, part = _parts(ridges)
+    share = np.bincount(part, front[nodes] > 0) / np.bincount(part)
+    one_side = np.minimum(share, 1 - share)[part] < _STRAY
+    sign = np.where(share > 0.5, 1.0, -1.0)[part]
+    front = front.copy()
+    front[nodes] = np.where(one_side, sign * np.abs(front[nodes]), front[nodes])
+    return front
 
 
 def _angle(mesh: TetMesh, wall: Wall, septal, front, apex) -> tuple[np.ndarray, np.ndarray]:
@@ -262,8 +285,7 @@ def _rotational(mesh: TetMesh, angle, around, septal) -> np.ndarray:
 
 def _apicobasal(mesh: TetMesh, wall: Wall, around, apex) -> np.ndarray:
     """Normalised distance between apex and base along lines of constant rotation and depth."""
-    base = np.flatnonzero(wall.classes == SurfaceClass.BASE)
-    base = np.setdiff1d(base, apex)
+    base = np.setdiff1d(np.flatnonzero(wall.top), apex)
     nodes = np.concatenate([apex, base])
     values = np.concatenate([np.zeros(len(apex)), np.ones(len(base))])
     height = solve_dirichlet(wall.matrix, nodes, values)

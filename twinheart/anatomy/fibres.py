@@ -32,10 +32,13 @@ from twinheart.errors import InputError, MeshError
 from twinheart.fem import nodal_gradient, solve_dirichlet
 from twinheart.mesh import TetMesh
 from twinheart.mesh.implicit import SurfaceClass
+from twinheart.mesh.quality import edges
 
 # Helix angle at the rim of an outflow tract: along it inside, around it outside (Doste et al.
 # 2019, doi:10.1002/cnm.3185).
 _OUTFLOW_ENDO, _OUTFLOW_EPI = 90.0, 0.0
+# Share of the tetrahedra that may take their directions from their neighbours.
+_MAX_LEVEL = 0.01
 
 
 def add_fibres(
@@ -170,7 +173,7 @@ def _outflow(mesh: TetMesh, wall: Wall) -> Float[np.ndarray, "node"]:
 
 def _frame(mesh: TetMesh, wall: Wall) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit vectors across the wall (out of the LV, into the RV), along and around the heart."""
-    base = np.flatnonzero(wall.classes == SurfaceClass.BASE)
+    base = np.flatnonzero(wall.top)
     nodes = np.append(base, apex_node(mesh))
     psi = solve_dirichlet(wall.matrix, nodes, np.append(np.ones(len(base)), 0.0))
     across, along = (_directions(mesh, nodal_gradient(mesh, u)) for u in (-wall.v, psi))
@@ -184,11 +187,38 @@ def _frame(mesh: TetMesh, wall: Wall) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _directions(mesh: TetMesh, slope: Float[np.ndarray, "node 3"]) -> Float[np.ndarray, "tet 3"]:
-    on_tets = slope[mesh.tets].mean(axis=1)
-    length = np.linalg.norm(on_tets, axis=1, keepdims=True)
-    if not (length > 0).all():
+    flat = np.asarray(~slope.any(axis=1))
+    level = flat[mesh.tets].all(axis=1).sum()
+    if level > _MAX_LEVEL * mesh.n_tets:
         raise MeshError(
-            f"{int((length == 0).sum())} tetrahedra have no transmural or no long direction: a "
-            "part of the mesh lies between nodes of one surface only; check surf_class."
+            f"{level} tetrahedra have no transmural or no long direction: a part of the mesh lies "
+            "between nodes of one surface only; check surf_class."
         )
-    return on_tets / length
+    if level:
+        slope = _continued(mesh, slope, flat)
+    on_tets = slope[mesh.tets].mean(axis=1)
+    return on_tets / np.linalg.norm(on_tets, axis=1, keepdims=True)
+
+
+def _continued(mesh: TetMesh, slope: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """Slopes whose zeros took the mean of their neighbours', from the rim of each gap inwards.
+
+    A ridge of the epicardium no thicker than an edge has nodes of that surface all around it.
+    """
+    linked = edges(mesh.tets)
+    both = np.concatenate([linked, linked[:, ::-1]])
+    both = both[flat[both[:, 0]]]
+    slope, flat = slope.copy(), flat.copy()
+    while flat.any():
+        node, other = both[flat[both[:, 0]] & ~flat[both[:, 1]]].T
+        if not node.size:
+            raise MeshError(
+                f"{flat.sum()} nodes have no transmural or no long direction and no neighbour "
+                "that has one: a part of the mesh hangs by itself; keep its largest component."
+            )
+        for k in range(3):
+            slope[:, k] += np.bincount(node, slope[other, k], mesh.n_nodes)
+        count = np.bincount(node, minlength=mesh.n_nodes)
+        slope[node] = slope[node] / count[node, None]
+        flat[node] = False
+    return slope

@@ -5,19 +5,28 @@ sign says which ventricle a point belongs to; where it vanishes inside the septu
 that divides the septum. The depth is the normalised distance along the streamlines of v,
 :math:`tm = d_{endo} / (d_{endo} + d_{epi})`, 0 on the endocardium, 1 on the epicardium and on the
 surface that divides the septum (Schuler et al. 2021, doi:10.1016/j.media.2021.102247).
+
+The muscle of a whole heart closes between its valves. Its upper side there is epicardium for the
+depth, but for all that runs from the apex to the base it is base, as the valves' rims are: no free
+wall lies beneath it, and the septum ends there.
 """
 
 import equinox as eqx
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import Delaunay
 
+from twinheart.anatomy.frame import heart_frame
 from twinheart.errors import MeshError
 from twinheart.fem import nodal_gradient, solve_dirichlet, stiffness, trajectory_length
 from twinheart.mesh import TetMesh
 from twinheart.mesh.implicit import SurfaceClass
+from twinheart.mesh.quality import boundary_triangles, edges
 
 ENDOCARDIA = (SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM)
+# Cosine between the base's direction and the normal of a surface that looks up.
+_UPWARD = 0.5
 
 
 class Wall(eqx.Module):
@@ -33,6 +42,8 @@ class Wall(eqx.Module):
         Depth, 0 on the endocardium to 1 on the epicardium and in the middle of the septum.
     tv : (node,) int array
         0 in the left, 1 in the right ventricle.
+    top : (node,) bool array
+        Where the ventricles end: the base and the upper side of the muscle between the valves.
     matrix : (node, node) scipy CSR array
         Stiffness, to solve further problems.
     """
@@ -41,6 +52,7 @@ class Wall(eqx.Module):
     v: Float[np.ndarray, "node"]
     tm: Float[np.ndarray, "node"]
     tv: Int[np.ndarray, "node"]
+    top: Bool[np.ndarray, "node"]
     matrix: sp.csr_array
 
     @property
@@ -93,7 +105,33 @@ def wall_of(mesh: TetMesh, surf_class: Int[np.ndarray, "node"] | None = None) ->
     height = trajectory_length(mesh, -inwards, np.abs(v), outer, v)
     tm = depth / np.maximum(depth + height, 1e-300)
     tm[inner], tm[outer] = 0.0, 1.0
-    return Wall(classes, v, tm, tv, matrix)
+    return Wall(classes, v, tm, tv, _top(mesh, classes), matrix)
+
+
+def _top(mesh: TetMesh, classes: np.ndarray) -> np.ndarray:
+    """Base, and epicardium that looks up within the outline of the base."""
+    base = classes == SurfaceClass.BASE
+    triangles = boundary_triangles(mesh.tets)
+    outer = triangles[(classes[triangles] == SurfaceClass.EPICARDIUM).all(axis=1)]
+    up = heart_frame(mesh).base
+    across = np.linalg.svd(up[None])[2][1:].T
+    outline = Delaunay(mesh.points[base] @ across, qhull_options="QJ")
+    upper = np.unique(outer[_unit_normals(mesh.points, outer) @ up > _UPWARD])
+    top = base.copy()
+    top[upper[outline.find_simplex(mesh.points[upper] @ across) >= 0]] = True
+    # the sides of grooves between the valves do not look up, but the outer wall is one piece
+    wall = (classes == SurfaceClass.EPICARDIUM) & ~top
+    pairs = edges(triangles)
+    pairs = pairs[wall[pairs].all(axis=1)]
+    graph = sp.coo_array((np.ones(len(pairs)), pairs.T), shape=(mesh.n_nodes,) * 2)
+    _, piece = sp.csgraph.connected_components(graph, directed=False)
+    return np.asarray(top | (wall & (piece != np.bincount(piece[wall]).argmax())))
+
+
+def _unit_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    a, b, c = (points[triangles[:, k]] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
 def _surface_classes(mesh: TetMesh, given) -> np.ndarray:
