@@ -398,6 +398,60 @@ def ensemble(quick: bool, folder: Path, hearts: int = 32, nodes: int = 50_000):
     }
 
 
+def eikonal(quick: bool, folder: Path, nodes: int = 1_000_000) -> dict[str, Any]:
+    """Activation times of the slab by sweeps, and their gradient by the velocities."""
+    from twinheart.tissue import Sites, Velocities, arrival, build_eikonal
+
+    mesh = slab_of(5000 if quick else nodes)
+    heart = Heart(mesh, f0=np.tile([1.0, 0.0, 0.0], (mesh.n_tets, 1)))
+    problem = build_eikonal(heart, Velocities(0.6, 0.3), solver="sweeps", tolerance=1e-3)
+    sites = Sites([[1.0, 1.0, 1.0]])
+
+    def times(velocity):
+        return arrival(eqx.tree_at(lambda p: p.velocity, problem, velocity), sites)
+
+    forward = jax.jit(times)
+    reverse = jax.jit(jax.grad(lambda velocity: times(velocity).mean()))
+    lat = np.asarray(forward(problem.velocity), np.float64)
+    # plane geometry: the exact arrival outside the ball of the source
+    offset = mesh.points - np.array([1.0, 1.0, 1.0])
+    exact = np.sqrt((offset[:, 0] / 0.6) ** 2 + (offset[:, 1:] ** 2).sum(axis=1) / 0.3**2)
+    return {
+        "nodes": mesh.n_nodes,
+        "tets": mesh.n_tets,
+        "forward_ms": 1e3 * median_s(forward, problem.velocity),
+        "reverse_ms": 1e3 * median_s(reverse, problem.velocity, repeats=3),
+        "mean_error_ms": float(np.abs(lat - exact).mean()),
+        "last_ms": float(lat.max()),
+    }
+
+
+def ecg(quick: bool, folder: Path, nodes: int = 1_000_000, electrodes: int = 9, samples: int = 1000):
+    """Potentials at the electrodes from V_m at every node, and by the wave's histogram."""
+    from twinheart.tissue.template import templates_of
+    from twinheart.tissue.wave_ecg import wave_ecg
+
+    mesh = slab_of(5000 if quick else nodes)
+    heart = Heart(mesh, f0=np.tile([1.0, 0.0, 0.0], (mesh.n_tets, 1)))
+    noise = np.random.default_rng(0)
+    shares = noise.standard_normal((electrodes, mesh.n_tets, 4)).astype(np.float32)
+    shares -= shares.mean(axis=2, keepdims=True)
+    field = jnp.asarray(noise.standard_normal((electrodes, mesh.n_nodes)), jnp.float32)
+    # as many samples at a time as a run writes between two visits of the host
+    vm = jnp.asarray(noise.standard_normal((100, mesh.n_nodes)), jnp.float32)
+    product = jax.jit(lambda vm: vm @ field.T)
+    templates = templates_of(heart, get_model("mitchell-schaeffer"))
+    wave = wave_ecg(mesh.tets, shares, templates, np.arange(float(samples)), crossing=1.0)
+    lat = jnp.asarray(mesh.points @ [1.6, 1.0, 1.0], jnp.float32)
+    return {
+        "nodes": mesh.n_nodes,
+        "electrodes": electrodes,
+        "samples": samples,
+        "from_vm_ms": 1e3 * median_s(product, vm) * samples / len(vm),
+        "wave_ms": 1e3 * median_s(jax.jit(lambda lat: wave(lat)), lat),
+    }
+
+
 def torchcor(quick: bool, folder: Path, dx: float = 0.1, mode: str = "default") -> dict[str, Any]:
     """TorchCor on the same slab, cell, step and device: seconds a step."""
     from types import SimpleNamespace

@@ -24,7 +24,13 @@ WHILE_BUFFERS = (
     "--xla_gpu_enable_command_buffer=FUSION,CUSTOM_CALL,WHILE,DYNAMIC_SLICE_FUSION"
 )
 MODELS = ("mitchell-schaeffer", "tentusscher2006-epi", "torord-endo")
-TISSUES = (("slab", 442_000), ("slab", 50_000), ("slab", 1_000_000), ("biventricle", 637_000))
+TISSUES = (
+    ("slab", 442_000),
+    ("slab", 50_000),
+    ("slab", 1_000_000),
+    ("biventricle", 637_000),
+    ("slab", 5_000_000),
+)
 # (section, its arguments, XLA flags, seconds allowed)
 Row = tuple[str, dict[str, Any], str, float]
 
@@ -45,6 +51,8 @@ def plan() -> dict[str, Row]:
         120,
     )
     rows["gradient"] = ("gradient", {}, "", 200)
+    rows["eikonal 1000k"] = ("eikonal", {}, "", 150)
+    rows["ecg 1000k"] = ("ecg", {}, "", 120)
     rows["steps 50k"] = ("steps", {"nodes": 50_000}, "", 60)
     rows["ensemble"] = ("ensemble", {}, "", 120)
     rows["steps 1000k"] = ("steps", {"nodes": 1_000_000}, "", 120)
@@ -53,6 +61,7 @@ def plan() -> dict[str, Row]:
     rows["ell"] = ("ell", {}, "", 60)
     rows["precision"] = ("precision", {}, "", 120)
     rows["population"] = ("population", {}, "", 150)
+    rows["steps 5000k"] = ("steps", {"nodes": 5_000_000}, "", 200)
     rows["torchcor lumped"] = ("torchcor", {"dx": 0.1, "mode": "lumped"}, "", 150)
     for unroll in (5, 25):
         rows[f"steps 50k unroll {unroll}"] = ("steps", {"nodes": 50_000, "unroll": unroll}, "", 90)
