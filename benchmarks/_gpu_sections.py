@@ -426,13 +426,14 @@ def eikonal(quick: bool, folder: Path, nodes: int = 1_000_000) -> dict[str, Any]
     }
 
 
-def ecg(quick: bool, folder: Path, nodes: int = 1_000_000, electrodes: int = 9, samples: int = 1000):
+def ecg(quick: bool, folder: Path, nodes: int = 1_000_000, samples: int = 1000):
     """Potentials at the electrodes from V_m at every node, and by the wave's histogram."""
     from twinheart.tissue.template import templates_of
     from twinheart.tissue.wave_ecg import wave_ecg
 
     mesh = slab_of(5000 if quick else nodes)
     heart = Heart(mesh, f0=np.tile([1.0, 0.0, 0.0], (mesh.n_tets, 1)))
+    electrodes = 9
     noise = np.random.default_rng(0)
     shares = noise.standard_normal((electrodes, mesh.n_tets, 4)).astype(np.float32)
     shares -= shares.mean(axis=2, keepdims=True)
