@@ -213,6 +213,14 @@ def test_interchanged_electrodes_are_suspected(recorded, file, moved, words):
     assert len([note for note in notes if "interchanged" in note]) == 1
 
 
+def test_simulated_leads_that_no_torso_gives_raise_no_suspicion(data):
+    """Electrodes near an idealised heart: the leads fit each other badly in any order."""
+    file = data / "biv_crt" / "reference_ecg.csv"
+    ecg = read_ecg(file, unit="arbitrary", rate_hz=1000.0).ecg
+    longer = Ecg(np.arange(6.0 * len(ecg.t)), np.tile(ecg.signals, (6, 1)), ecg.names)
+    assert suspicions(longer, calibrated=False) == []
+
+
 @each_file
 def test_limb_leads_alone_show_exchanged_arms(recorded, file):
     def limb(ecg: Ecg) -> Ecg:
