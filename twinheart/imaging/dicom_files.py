@@ -100,13 +100,24 @@ def is_dicom(path: Path) -> bool:
 
 
 @contextmanager
-def quiet_pydicom() -> Iterator[Any]:
-    """Give pydicom without its warnings, which quote values, for the length of a block."""
+def quiet_pydicom(extra: str = "imaging") -> Iterator[Any]:
+    """Give pydicom without its warnings, which quote values, for the length of a block.
+
+    Parameters
+    ----------
+    extra : str
+        Extra of this package that installs it, named where it is missing.
+
+    Yields
+    ------
+    module
+        pydicom.
+    """
     try:
         import pydicom
         import pydicom.config
     except ImportError:
-        raise InputError("reading DICOM needs pydicom: pip install 'twinheart[imaging]'.") from None
+        raise InputError(f"DICOM needs pydicom: pip install 'twinheart[{extra}]'.") from None
     logger, config = pydicom.config.logger, pydicom.config
     disabled, logger.disabled = logger.disabled, True
     try:

@@ -2,9 +2,6 @@
 
 import io
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from twinheart.ecg.io.bounded import MAX_BYTES, read_bytes
 from twinheart.ecg.io.channels import MAX_SAMPLES, Channels, Contents
 from twinheart.ecg.io.names import SCP_LEADS
 from twinheart.errors import InputError
+from twinheart.imaging.dicom_files import quiet_pydicom
 
 _TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -23,35 +21,6 @@ _IDENTIFIERS = {
     **{"sex": "PatientSex", "age": "PatientAge", "recorded": "AcquisitionDateTime"},
     **{"institution": "InstitutionName", "physician": "ReferringPhysicianName"},
 }
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[Any]:
-    """Give pydicom without its warnings, which quote values, for the length of a block.
-
-    Yields
-    ------
-    module
-        pydicom.
-
-    Raises
-    ------
-    InputError
-        If it is not installed.
-    """
-    try:
-        import pydicom
-        import pydicom.config
-    except ImportError:
-        raise InputError("DICOM waveforms need pydicom: pip install 'twinheart[ecg]'.") from None
-    logger, config = pydicom.config.logger, pydicom.config
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings(), config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield pydicom
-    finally:
-        logger.disabled = disabled
 
 
 def read_dicom_ecg(path: Path) -> Contents:
@@ -73,7 +42,7 @@ def read_dicom_ecg(path: Path) -> Contents:
         If it is damaged, compressed, or holds no waveform.
     """
     raw = read_bytes(path, MAX_BYTES)
-    with quiet_pydicom() as pydicom:
+    with quiet_pydicom("ecg") as pydicom:
         try:
             meta = pydicom.filereader.read_file_meta_info(path)
             syntax = str(meta.get("TransferSyntaxUID", ""))

@@ -3,11 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from twinheart.ecg.io.dicom import quiet_pydicom
 from twinheart.ecg.io.names import SCP_LEADS
 from twinheart.ecg.io.quantised import MISSING, plain_number, quantised
 from twinheart.ecg.leads import LEADS, Ecg
 from twinheart.errors import InputError
+from twinheart.imaging.dicom_files import quiet_pydicom
 from twinheart.mesh.io.atomic import written_whole
 
 _TWELVE_LEAD = "1.2.840.10008.5.1.4.1.1.9.1.1"
@@ -48,7 +48,7 @@ def write_dicom_ecg(path: Path, ecg: Ecg) -> list[Path]:
     twelve = set(ecg.names) <= set(LEADS) and len(samples) <= _MOST_SAMPLES
     kind = _TWELVE_LEAD if twelve else _GENERAL
     digest = hashlib.sha256(samples.tobytes() + "|".join(ecg.names).encode()).hexdigest()
-    with quiet_pydicom() as pydicom:
+    with quiet_pydicom("ecg") as pydicom:
         from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
         uids = [

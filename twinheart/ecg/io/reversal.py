@@ -25,6 +25,14 @@ _FIT = 0.3
 _ALIKE = 0.95
 _AGAINST = -0.5  # correlation of I and V6, which look at the heart from one side
 _NO_VOLTAGE = 0.1  # of the largest limb lead: right leg and another leg or arm exchanged
+# Where the cables of right arm, left arm and left leg may really be
+_ARMS = (1, 0, 2)
+_LIMB_ORDERS = {
+    _ARMS: "right arm / left arm",
+    (2, 1, 0): "right arm / left leg",
+    (1, 2, 0): "all three in turn",
+    (2, 0, 1): "all three in turn",
+}
 _BAND = (0.7, 40.0)  # Hz
 
 
@@ -92,21 +100,15 @@ def _misfit(leads: np.ndarray) -> list[str]:
         return []
     covariance = leads.T @ leads / len(leads)
     recorded = _unlikeness(covariance)
-    limb = {
-        "right arm / left arm": (1, 0, 2),
-        "right arm / left leg": (2, 1, 0),
-        "all three in turn": (1, 2, 0),
-        "all three in turn, once more": (2, 0, 1),
-    }
-    others = {name: _changed(covariance, _limb_exchange(order)) for name, order in limb.items()}
-    gains = {name: recorded - _unlikeness(other) for name, other in others.items()}
+    others = {order: _changed(covariance, _limb_exchange(order)) for order in _LIMB_ORDERS}
+    gains = {order: recorded - _unlikeness(other) for order, other in others.items()}
     best = max(gains, key=gains.__getitem__)
     found = []
     if gains[best] >= _LIMB_GAIN and recorded - gains[best] <= _FIT:
-        if best == "right arm / left arm":
+        if best == _ARMS:
             found.append(_arms("lead I does not go with V5 and V6"))
         else:
-            found.append(f"limb electrodes may be interchanged ({best.split(', once')[0]})")
+            found.append(f"limb electrodes may be interchanged ({_LIMB_ORDERS[best]})")
         covariance = others[best]
         recorded = _unlikeness(covariance)
     elif _correlation(covariance, 5, 6) <= _AGAINST and _sign(leads[:, 6]) < 0:
