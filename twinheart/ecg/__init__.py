@@ -1,6 +1,7 @@
 """The body-surface ECG: electrodes, lead field, the twelve leads, features and files."""
 
 from twinheart.ecg.beats import AverageBeat, Beats, average_beat, find_beats, qrs_bounds
+from twinheart.ecg.body_map import against_wilson, body_map, torso_lead_field
 from twinheart.ecg.compare import Comparison, compare_beats
 from twinheart.ecg.conduction import (
     Judgement,
@@ -18,6 +19,7 @@ from twinheart.ecg.electrodes import (
     read_electrodes,
     standard_12_lead,
 )
+from twinheart.ecg.electrograms import bipolar, surface_sites, unipolar_weights
 from twinheart.ecg.features import DEFINITIONS, EcgFeatures, ecg_features
 from twinheart.ecg.filters import CleanEcg, clean_ecg
 from twinheart.ecg.intervals import RateVariation, qtc_bazett, qtc_fridericia, rate_variation
@@ -40,6 +42,19 @@ from twinheart.ecg.smooth_features import (
     smooth_t_end,
     smooth_t_peak,
 )
+from twinheart.ecg.stored_field import (
+    LeadField,
+    make_lead_field,
+    read_lead_field,
+    write_lead_field,
+)
+from twinheart.ecg.torso_field import (
+    VolumeConductor,
+    heart_tensors,
+    torso_conductor,
+    torso_field,
+)
+from twinheart.ecg.torso_source import torso_source
 from twinheart.ecg.vcg import qrs_t_angle, vectorcardiogram
 
 __all__ = [
@@ -53,12 +68,17 @@ __all__ = [
     "EcgFeatures",
     "Electrodes",
     "Judgement",
+    "LeadField",
     "QrsShape",
     "RWaveProgression",
     "RateVariation",
     "Recording",
+    "VolumeConductor",
     "Wave",
+    "against_wilson",
     "average_beat",
+    "bipolar",
+    "body_map",
     "clean_ecg",
     "compare_beats",
     "delineate",
@@ -66,10 +86,12 @@ __all__ = [
     "find_beats",
     "fragmented_qrs",
     "frontal_axis",
+    "heart_tensors",
     "lbbb_aha",
     "lbbb_strauss",
     "lead_field",
     "lead_shares",
+    "make_lead_field",
     "move_electrodes",
     "on_skin",
     "place_electrodes",
@@ -85,6 +107,7 @@ __all__ = [
     "rbbb_aha",
     "read_ecg",
     "read_electrodes",
+    "read_lead_field",
     "same_person",
     "smooth_axis",
     "smooth_qrs_bounds",
@@ -93,7 +116,14 @@ __all__ = [
     "smooth_t_end",
     "smooth_t_peak",
     "standard_12_lead",
+    "surface_sites",
+    "torso_conductor",
+    "torso_field",
+    "torso_lead_field",
+    "torso_source",
     "twelve_lead",
+    "unipolar_weights",
     "vectorcardiogram",
     "write_ecg",
+    "write_lead_field",
 ]
