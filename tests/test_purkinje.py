@@ -106,6 +106,10 @@ def test_bundles_are_anatomical(tree, grounds):
     turn = left.rt[KDTree(left.points).query(first)[1]]
     assert gap(grounds[LV], first[None])[0] < 0.5
     assert 2 / 3 < turn < 1  # the left side of the septum comes first
+    early = tree.junctions[gap(grounds[RV], tree.points[tree.junctions]) < 0.5]
+    early = early[way[early].argmin()]
+    band_end = grounds[RV].surface.place(0.45, 0.43)
+    assert np.linalg.norm(tree.points[early] - band_end) < 15.0  # there the right ventricle starts
 
     off = np.minimum(*(gap(ground, tree.points) for ground in grounds.values())) > 5.0
     assert off.sum() > 10  # the band, free in the cavity

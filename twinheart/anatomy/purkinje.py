@@ -39,7 +39,9 @@ _ANTERIOR, _POSTERIOR, _FIRST = (0.5, 0.52), (0.4, 0.10), (0.5, _SEPTUM)
 _LEFT_FORKS = ((0.78, _ANTERIOR), (0.72, _POSTERIOR), (0.66, _FIRST))  # height, where it leads
 _SEPTAL = (0.4, 0.80)
 _BAND_LEAVES = (0.35, 0.74)  # moderator band: lower septum, in front
-_BAND_LANDS = (0.45, 0.40)  # anterior papillary muscle
+_BAND_LANDS = (0.45, 0.43)  # anterior papillary muscle
+# There the right ventricle is excited first, 5 to 10 ms after the left one (Durrer et al.).
+_RIGHT_FIRST, _RIGHT_ONWARDS = (0.38, 0.47), (0.5, 0.38)
 # On the free wall: below the outflow tract; and after a fork, behind and lateral.
 _OUTFLOW, _RIGHT_FORK, _RIGHT_ENDS = (0.65, 0.55), (0.5, 0.32), ((0.4, 0.15), (0.7, 0.25))
 _HIS = 0.88  # height of the His bundle
@@ -301,8 +303,10 @@ def _right_bundle(tree: _Growing, root: int, ground: Ground, rules: _Rules, rng)
     top = tree.straight(root, surface.place(_HIS, _SEPTUM))
     leaves = tree.over(top, ground, surface.place(*_BAND_LEAVES))
     lands = tree.straight(leaves, surface.place(*_BAND_LANDS))
-    ends = [tree.over(lands, ground, surface.place(*_OUTFLOW))]
-    fork = tree.over(lands, ground, surface.place(*_RIGHT_FORK))
+    tree.over(lands, ground, surface.place(*_RIGHT_FIRST))
+    onwards = tree.over(lands, ground, surface.place(*_RIGHT_ONWARDS))
+    ends = [tree.over(onwards, ground, surface.place(*_OUTFLOW))]
+    fork = tree.over(onwards, ground, surface.place(*_RIGHT_FORK))
     ends += [tree.over(fork, ground, surface.place(*place)) for place in _RIGHT_ENDS]
     sides = [node for end in ends for node in tree.along(end, 2 * rules.length)]
     # On the septum the bundle is insulated up to where the band leaves it.
