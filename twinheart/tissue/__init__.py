@@ -24,6 +24,7 @@ from twinheart.tissue.eikonal import (
     build_eikonal,
     build_surface_eikonal,
 )
+from twinheart.tissue.eikonal_trains import Train, WaveTable, eikonal_train, wave_table
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state, solve
 from twinheart.tissue.purkinje import ConductionSystem, fast_endocardium
 from twinheart.tissue.restitution import (
@@ -59,8 +60,10 @@ __all__ = [
     "Sites",
     "State",
     "Stimulus",
+    "Train",
     "Tuned",
     "Velocities",
+    "WaveTable",
     "advance",
     "arrival",
     "build_eikonal",
@@ -71,6 +74,7 @@ __all__ = [
     "continuum_velocity",
     "cv_restitution",
     "dynamic_cv_restitution",
+    "eikonal_train",
     "fast_endocardium",
     "initial_state",
     "lattice_spacing",
@@ -79,4 +83,5 @@ __all__ = [
     "run",
     "solve",
     "tune_cv",
+    "wave_table",
 ]

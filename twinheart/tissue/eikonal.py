@@ -346,7 +346,7 @@ def arrival(
     if sites is None and at_nodes is None:
         raise ModelError("no source of excitation: give sites, or onsets at nodes.")
     if sites is not None:
-        _refuse_outside(problem, sites)
+        refuse_outside(problem, sites)
     if at_nodes is not None:
         at_nodes = jnp.asarray(at_nodes, dtype=float)
         if at_nodes.shape != (problem.n_nodes,):
@@ -366,7 +366,7 @@ def _arrival(problem: Eikonal, sites: Sites | None, at_nodes) -> Array:
     if sites is not None:
         source = jnp.minimum(source, _site_arrival(problem, sites, slow))
     qt, qs, qe = (
-        _metric(squares, row, slow)
+        metric(squares, row, slow)
         for squares, row in zip(problem.squares, problem.rows, strict=True)
     )
     along = jnp.sqrt(qe)
@@ -392,7 +392,7 @@ def _default_solver() -> str:
     return "ordered" if importlib.util.find_spec("numba") else "sweeps"
 
 
-def _metric(squares, row, slow):
+def metric(squares, row, slow):
     """Squared lengths in the metric [ms2] from those along the axes [mm2]."""
     own = slow[row]
     shape = (slice(None), None) if squares[0].ndim == 2 else slice(None)
@@ -428,7 +428,7 @@ def _site_arrival(problem: Eikonal, sites: Sites, slow):
     return jnp.where(reached, onset + distance, jnp.inf)
 
 
-def _refuse_outside(problem: Eikonal, sites: Sites) -> None:
+def refuse_outside(problem: Eikonal, sites: Sites) -> None:
     """Refuse sites outside the mesh; traced ones pass."""
     if isinstance(sites.positions, Tracer):
         return

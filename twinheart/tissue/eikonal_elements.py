@@ -54,7 +54,7 @@ class Elements:
     @cached_property
     def incidences(self) -> tuple:
         """Elements of every node, for the ordered solver."""
-        from twinheart.tissue.eikonal_ordered import incidence
+        from twinheart.tissue.eikonal_groups import incidence
 
         return tuple(incidence(c, self.n_nodes) for c in (self.tets, self.triangles, self.edges))
 

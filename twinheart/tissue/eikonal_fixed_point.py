@@ -89,7 +89,7 @@ def _tangent(elements, solver, tolerance, primals, tangents):
         own = element >= first
         row = jnp.where(own, element - first, 0)
         right = right + jnp.where(own, dcost[row, jnp.where(own, 1 - corner, 0)], 0.0)
-    dt = _solve_linear(solver, t, columns, weights, right)
+    dt = _solve_linear(solver, columns, weights, right)
     return t, dt
 
 
@@ -99,7 +99,7 @@ def _length_derivative(q, corner, weights, to, among):
     w = [weights[:, k] for k in range(size)]
     pairs = [p for p in _AMONG_PAIRS if p[1] < size]
     products = [w[i] * w[j] for i, j in pairs]
-    which = jnp.arange(q.shape[1])
+    which = jnp.arange(q.shape[1], dtype=jnp.int32)
     by = jnp.zeros_like(q)
     for k in range(size):
         by += jnp.where(which == jnp.asarray(to)[corner, k][:, None], w[k][:, None], 0.0)
@@ -172,7 +172,7 @@ def _batched(function, ranks, *arguments):
     return [np.stack(x).reshape(batch + x[0].shape) for x in zip(*results, strict=True)]
 
 
-def _solve_linear(solver, t, columns, weights, right):
+def _solve_linear(solver, columns, weights, right):
     """Solve ``(I - W) x = right``; reverse mode transposes it."""
 
     def pulled(x):
@@ -194,20 +194,20 @@ def _solve_linear(solver, t, columns, weights, right):
     def on_host(name, b):
         shape = jax.ShapeDtypeStruct(b.shape, b.dtype)
         host = partial(_linear, name)
-        return jax.pure_callback(host, shape, t, columns, weights, b, vmap_method="expand_dims")
+        return jax.pure_callback(host, shape, columns, weights, b, vmap_method="expand_dims")
 
     return jax.lax.custom_linear_solve(lambda x: x - pulled(x), right, solve, transposed)
 
 
-def _linear(name, t, columns, weights, right):
-    from twinheart.tissue import eikonal_ordered
+def _linear(name, columns, weights, right):
+    from twinheart.tissue import eikonal_groups
 
-    solve = getattr(eikonal_ordered, name)
+    solve = getattr(eikonal_groups, name)
 
-    def one(t, columns, weights, right):
-        return (solve(t, columns, weights.astype(np.float64), right.astype(np.float64)),)
+    def one(columns, weights, right):
+        return (solve(columns, weights.astype(np.float64), right.astype(np.float64)),)
 
-    (x,) = _batched(one, (1, 2, 2, 1), t, columns, weights, right)
+    (x,) = _batched(one, (2, 2, 1), columns, weights, right)
     return x.astype(np.asarray(right).dtype)
 
 

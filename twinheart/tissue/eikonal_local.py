@@ -20,13 +20,13 @@ _FLAT = {jnp.dtype("float32"): 1e-6, jnp.dtype("float64"): 1e-12}
 _MOST_SWEEPS = 100_000
 
 
-def _tables(corners: int, pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tables(corners: int, pairs) -> tuple[np.ndarray, ...]:
     """For each corner: the others, the edges to them, and the edges among them."""
     index = {pair: k for k, pair in enumerate(pairs)}
     others = [[j for j in range(corners) if j != d] for d in range(corners)]
     to = [[index[min(d, j), max(d, j)] for j in row] for d, row in enumerate(others)]
     among = [[index[j, k] for n, j in enumerate(row) for k in row[n + 1 :]] for row in others]
-    return np.array(others), np.array(to), np.array(among)
+    return tuple(np.array(x, np.int32) for x in (others, to, among))
 
 
 TET_OTHERS, TET_TO, TET_AMONG = _tables(4, TET_PAIRS)
@@ -135,8 +135,11 @@ def sweep(t, tets, triangles, edges, qt, qs, cost):
         (triangles, qs, _TRIANGLE_TABLES, over_edge),
     ):
         if cells.shape[0]:
-            for d, (u, _) in enumerate(_updates(t, cells, q, tables, minimum)):
-                t = t.at[cells[:, d]].min(u)
+            # Few corners gain; the others write nowhere, which spares atomic operations.
+            n, start = t.shape[0], t
+            for d, (u, _) in enumerate(_updates(start, cells, q, tables, minimum)):
+                target = jnp.where(u < start[cells[:, d]], cells[:, d], n)
+                t = t.at[target].min(u, mode="drop")
     if edges.shape[0]:
         first, second = t[edges[:, 0]], t[edges[:, 1]]
         t = t.at[edges[:, 1]].min(first + cost[:, 0]).at[edges[:, 0]].min(second + cost[:, 1])

@@ -1,0 +1,243 @@
+"""Waves that return: the ordered eikonal with re-excitability, event by event, compiled by numba.
+
+Nodes fire in order of time. A node that fires offers an arrival to the other corners of its
+elements; a corner takes it if it has recovered by then. Speed and duration follow from its own
+diastolic interval. A corner that has fired in the same wave and is offered an earlier arrival is
+corrected, so that a single beat is that of the eikonal equation.
+
+This module needs numba and is imported only where it is used.
+"""
+
+import math
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+from twinheart.tissue.eikonal_heap import pops, queue
+from twinheart.tissue.eikonal_ordered import (
+    _AMONG,
+    _OTHERS,
+    _TO,
+    _TRI_AMONG,
+    _TRI_TO,
+    _over_edge,
+    _over_face,
+)
+
+_compiled = njit(nogil=True, cache=True, error_model="numpy")
+_CORRECTED = 1e-6  # ms
+_LIPSCHITZ = 1.001  # corners of one wave differ at most by the way between them
+_ROUNDS = 30
+
+
+@_compiled
+@no_type_check
+def _read(table, x, column):
+    """Value of a table with its diastolic intervals in column 0, constant beyond its ends."""
+    n = len(table)
+    if x >= table[n - 1, 0]:
+        return table[n - 1, column]
+    if x <= table[0, 0]:
+        return table[0, column]
+    k = np.searchsorted(table[:, 0], x, side="right") - 1
+    share = (x - table[k, 0]) / (table[k + 1, 0] - table[k, 0])
+    return table[k, column] + share * (table[k + 1, column] - table[k, column])
+
+
+@_compiled
+@no_type_check
+def _offer(kind, fired, free, ways, table, ready, fixed):
+    """Arrival at a corner from those that fired, at the speed of its interval; inf if refractory.
+
+    `kind` 3, 2, 1: from a face, an edge, a node. `fired` are times of firing, `ways` squared
+    lengths at full speed, to the corner and among the others; `fixed` does not depend on speed.
+    """
+    u, speed = math.inf, 1.0
+    for _ in range(_ROUNDS):
+        by = 1.0 / (speed * speed)
+        if kind == 3:
+            new = _over_face(fired[0], fired[1], fired[2], ways[0] * by, ways[1] * by, ways[2] * by,
+                             ways[3] * by, ways[4] * by, ways[5] * by)[0]  # fmt: skip
+        elif kind == 2:
+            new = _over_edge(fired[0], fired[1], ways[0] * by, ways[1] * by, ways[3] * by)[0]
+        else:
+            new = fired[0] + math.sqrt(ways[0] * by) + fixed
+        done = abs(new - u) < 1e-9
+        u = new
+        if ready == -math.inf or done:
+            break
+        speed = _read(table, u - ready, 1)
+    if u - ready < table[0, 0]:
+        return math.inf
+    return u
+
+
+@_compiled
+@no_type_check
+def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, qs, along, delay,
+               tables, table_of, ready, pulse_node, pulse_time, t_end, most):  # fmt: skip
+    """Fire nodes until nothing is left to fire, or `t_end`, or `most` events.
+
+    Parameters
+    ----------
+    n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, qs
+        See `twinheart.tissue.eikonal_ordered.solve_ordered`.
+    along, delay : (edge,), (edge, 2) arrays
+        Time along edges at full speed, and what is added forth and back [ms].
+    tables : (table, row, 3) array
+        Diastolic interval [ms], ascending from the shortest that conducts; speed, 1 at rest;
+        duration [ms].
+    table_of : (node,) int array
+        Table of each node.
+    ready : (node,) array
+        When each node has repolarised [ms]; -inf: long ago.
+    pulse_node, pulse_time : (pulse,) arrays
+        Nodes that are stimulated and when [ms], ascending.
+
+    Returns
+    -------
+    node, time, interval, duration
+        One entry an event, in order of firing but for corrections.
+    """
+    key = np.full(n, math.inf)
+    last, before, ready = np.full(n, -math.inf), np.full(n, -math.inf), ready.copy()
+    heap, place, size = np.empty(n, np.int32), np.full(n, -1, np.int32), 0
+    record = np.full(n, -1, np.int64)
+    out_node, out = np.empty(1024, np.int32), np.empty((1024, 3))
+    events, pulse = 0, 0
+    slowest = tables[:, :, 1].min()
+    fired, ways = np.empty(3), np.empty(6)
+    while size > 0 or pulse < len(pulse_node):
+        if pulse < len(pulse_node) and (size == 0 or pulse_time[pulse] <= key[heap[0]]):
+            d, u = pulse_node[pulse], pulse_time[pulse]
+            pulse += 1
+            if u - ready[d] >= tables[table_of[d], 0, 0] and u < key[d]:
+                size = _moved_to(d, u, key, heap, place, size)
+            continue
+        node = pops(heap, place, key, size)
+        size -= 1
+        t = key[node]
+        if t > t_end or events >= most:
+            break
+        key[node] = math.inf
+        table = tables[table_of[node]]
+        if record[node] < 0 or t >= last[node]:  # a new activation, else a correction
+            before[node] = ready[node]
+            record[node] = events
+            events += 1
+            if events > len(out):
+                out_node = np.concatenate((out_node, np.empty_like(out_node)))
+                out = np.concatenate((out, np.empty_like(out)))
+        interval = t - before[node]
+        duration = _read(table, interval, 2)
+        last[node], ready[node] = t, t + duration
+        out_node[record[node]] = node
+        out[record[node]] = np.array((t, interval, duration))
+        start, entries = of_tets
+        for m in range(start[node], start[node + 1]):
+            tet, i = entries[m] >> 2, entries[m] & 3
+            q = qt[tet]
+            for d in range(4):
+                if d == i:
+                    continue
+                target = tets[tet, d]
+                u = _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of,
+                              slowest, fired, ways)  # fmt: skip
+                size = _take(target, u, last, key, heap, place, size)
+        start, entries = of_triangles
+        for m in range(start[node], start[node + 1]):
+            triangle, i = entries[m] // 3, entries[m] % 3
+            for d in range(3):
+                if d == i:
+                    continue
+                target = triangles[triangle, d]
+                u = _from_triangle(triangle, i, d, target, triangles, qs[triangle], last, before,
+                                   ready, tables, table_of, slowest, fired, ways)  # fmt: skip
+                size = _take(target, u, last, key, heap, place, size)
+        start, entries = of_edges
+        for m in range(start[node], start[node + 1]):
+            edge, k = entries[m] >> 1, entries[m] & 1
+            target = edges[edge, 1 - k]
+            fired[0], ways[0] = last[node], along[edge] ** 2
+            u = _recovered(1, target, fired, ways, last, before, ready, tables, table_of,
+                           delay[edge, k])  # fmt: skip
+            size = _take(target, u, last, key, heap, place, size)
+    return out_node[:events], out[:events, 0], out[:events, 1], out[:events, 2]
+
+
+@_compiled
+@no_type_check
+def _moved_to(node, u, key, heap, place, size):
+    """Give a node a time and its place on the heap."""
+    key[node] = u
+    return queue(node, heap, place, key, size)
+
+
+@_compiled
+@no_type_check
+def _take(target, u, last, key, heap, place, size):
+    """Queue a node that is offered an arrival earlier than it has, in this wave."""
+    if u < key[target] - (_CORRECTED if u < last[target] else 0.0):
+        return _moved_to(target, u, key, heap, place, size)
+    return size
+
+
+@_compiled
+@no_type_check
+def _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, fixed):
+    """Arrival at a node that has recovered, or that has fired later in the same wave; else inf."""
+    table = tables[table_of[target]]
+    latest = fired[0]
+    for k in range(1, kind):
+        latest = max(latest, fired[k])
+    u = math.inf
+    if latest < ready[target] and last[target] > -math.inf:
+        # It has fired since: in this wave, unless it cannot have recovered before.
+        u = _offer(kind, fired, kind, ways, table, before[target], fixed)
+        if u < last[target] - _CORRECTED:
+            return u
+    return _offer(kind, fired, kind, ways, table, ready[target], fixed)
+
+
+@_compiled
+@no_type_check
+def _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of, slowest, fired,
+              ways):  # fmt: skip
+    """Arrival at corner `d` from those corners of its face that fired in one wave with `i`."""
+    si = i if i < d else i - 1
+    se = 1 if si == 0 else 0
+    sf = 1 if si == 2 else 2
+    ti = last[tets[tet, i]]
+    te, tf = last[tets[tet, _OTHERS[d, se]]], last[tets[tet, _OTHERS[d, sf]]]
+    qie, qif = q[_AMONG[d, si + se - 1]], q[_AMONG[d, si + sf - 1]]
+    near_e = abs(ti - te) <= _LIPSCHITZ * math.sqrt(qie) / slowest
+    near_f = abs(ti - tf) <= _LIPSCHITZ * math.sqrt(qif) / slowest
+    kind = 1
+    fired[0], ways[0] = ti, q[_TO[d, si]]
+    if near_e:
+        fired[kind], ways[kind] = te, q[_TO[d, se]]
+        ways[3] = qie
+        kind += 1
+    if near_f:
+        fired[kind], ways[kind] = tf, q[_TO[d, sf]]
+        ways[2 + kind] = qif
+        kind += 1
+    if kind == 3:
+        ways[5] = q[_AMONG[d, se + sf - 1]]
+    return _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, 0.0)
+
+
+@_compiled
+@no_type_check
+def _from_triangle(triangle, i, d, target, triangles, q, last, before, ready, tables, table_of,
+                   slowest, fired, ways):  # fmt: skip
+    """Arrival at corner `d` of a triangle from corner `i` and the third, if in one wave with it."""
+    si = i if i < d else i - 1
+    ti, te = last[triangles[triangle, i]], last[triangles[triangle, 3 - d - i]]
+    kind = 1
+    fired[0], ways[0] = ti, q[_TRI_TO[d, si]]
+    if abs(ti - te) <= _LIPSCHITZ * math.sqrt(q[_TRI_AMONG[d]]) / slowest:
+        fired[1], ways[1], ways[3] = te, q[_TRI_TO[d, 1 - si]], q[_TRI_AMONG[d]]
+        kind = 2
+    return _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, 0.0)

@@ -1,0 +1,277 @@
+r"""Trains of beats and re-entry at the cost of the eikonal equation.
+
+A node that has been excited is refractory for its action potential and the shortest diastolic
+interval that conducts. After that it can be excited again, with a velocity and a duration that
+depend on the interval since it repolarised,
+
+.. math:: DI = t - R, \qquad c = c_0\, \varphi(DI), \qquad R \leftarrow t + APD(DI),
+
+with tables measured on a cable of the cell model (`twinheart.tissue.cv_restitution`). Waves block
+where they meet refractory tissue, turn around obstacles and re-enter. Electrotonic coupling of
+durations and the curvature of fronts are left out; the arrivals are not differentiable, as those of
+re-entry would be of no use (chaos).
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from twinheart.errors import ModelError
+from twinheart.tissue.eikonal import Eikonal, Sites, metric, refuse_outside
+from twinheart.tissue.restitution import CableRestitution
+from twinheart.types import Array
+
+_MOST_BEATS = 1000  # activations a node, on average, after which a run is stopped ...
+_MOST_EVENTS = 100_000_000  # ... or in all, where memory would end
+
+
+class WaveTable(eqx.Module):
+    """What a wave does after a diastolic interval.
+
+    Parameters
+    ----------
+    di : (interval,) array
+        Diastolic intervals [ms], ascending; the first is the shortest that conducts.
+    speed : (interval,) array
+        Conduction velocity as a share of that at rest.
+    apd : (interval,) array
+        Duration [ms].
+
+    Raises
+    ------
+    ModelError
+        If the intervals do not ascend, or a speed or duration is not positive and finite.
+
+    Examples
+    --------
+    >>> from twinheart.tissue import WaveTable
+    >>> float(WaveTable([20.0, 300.0], [0.6, 1.0], [150.0, 250.0]).refractory)
+    170.0
+    """
+
+    di: Float[np.ndarray, "interval"]
+    speed: Float[np.ndarray, "interval"]
+    apd: Float[np.ndarray, "interval"]
+
+    def __init__(self, di, speed, apd):
+        self.di, self.speed, self.apd = (
+            np.atleast_1d(np.asarray(x, dtype=float)) for x in (di, speed, apd)
+        )
+        rows = np.stack([self.di, self.speed, self.apd]) if len(self.di) else np.zeros((3, 0))
+        if not rows.size or not np.isfinite(rows).all() or not (rows[1:] > 0).all():
+            raise ModelError(
+                "a wave table needs finite diastolic intervals and positive speeds and durations; "
+                f"got {len(self.di)} rows, {int((~np.isfinite(rows)).any(axis=0).sum())} of them "
+                "with missing numbers: leave out intervals that block."
+            )
+        if not (np.diff(self.di) > 0).all():
+            raise ModelError(f"diastolic intervals {self.di.tolist()} ms do not ascend: sort them.")
+
+    @property
+    def refractory(self) -> float:
+        """Shortest cycle [ms] after the shortest interval: its duration and interval."""
+        return float(self.apd[0] + self.di[0])
+
+
+def wave_table(found: CableRestitution) -> WaveTable:
+    """Table for trains of waves from restitution measured on a cable.
+
+    Parameters
+    ----------
+    found : CableRestitution
+        From `twinheart.tissue.cv_restitution` (premature beats) or
+        `twinheart.tissue.dynamic_cv_restitution` (regular ones).
+
+    Returns
+    -------
+    WaveTable
+        Rows of the intervals that conduct.
+
+    Raises
+    ------
+    ModelError
+        If none does.
+
+    Examples
+    --------
+    >>> from twinheart.cell import get_model
+    >>> from twinheart.tissue import cv_restitution, wave_table
+    >>> found = cv_restitution(
+    ...     get_model("mitchell-schaeffer"), 600.0, s2=[550, 350], n_s1=1, diffusivity=0.1, dt=0.05
+    ... )
+    >>> len(wave_table(found).di)
+    2
+    """
+    kept = ~found.blocked & np.isfinite(found.cv) & np.isfinite(found.apd) & np.isfinite(found.di)
+    if not kept.any():
+        raise ModelError("all intervals of the restitution are blocked: measure longer ones.")
+    di, first = np.unique(found.di[kept], return_index=True)
+    return WaveTable(di, found.cv[kept][first] / found.cv_regular, found.apd[kept][first])
+
+
+class Train(eqx.Module):
+    """Activations of all nodes; column k holds the k-th of each node, NaN where there is none.
+
+    Attributes
+    ----------
+    lat : (node, beat) array
+        Activation [ms].
+    apd : (node, beat) array
+        Duration [ms].
+    di : (node, beat) array
+        Diastolic interval before it [ms]; ``inf`` for the first.
+    result : str
+        ``"successful"``, or ``"stopped"`` where a run had more activations than it may.
+    """
+
+    lat: Float[np.ndarray, "node beat"]
+    apd: Float[np.ndarray, "node beat"]
+    di: Float[np.ndarray, "node beat"]
+    result: str
+
+    @property
+    def count(self) -> Int[np.ndarray, "node"]:
+        """Number of activations of each node."""
+        return np.isfinite(self.lat).sum(axis=1)
+
+
+def eikonal_train(
+    problem: Eikonal,
+    pulses: Sites | Sequence[Sites],
+    tables: WaveTable | dict[int, WaveTable],
+    *,
+    t_end: float,
+    repolarised: Float[Array, "node"] | None = None,
+) -> Train:
+    """Waves from a train of stimuli until nothing moves any more, or a given time.
+
+    Parameters
+    ----------
+    problem : Eikonal
+        Geometry and velocities at rest.
+    pulses : Sites or sequence of Sites
+        Stimuli; their onsets say when [ms]. One that meets refractory tissue does nothing.
+    tables : WaveTable or dict of int to WaveTable
+        Restitution, or one for each region tag; a node takes the region of most elements around
+        it, the nodes of a Purkinje tree the first.
+    t_end : float
+        Nothing fires after this time [ms].
+    repolarised : (node,) array, optional
+        When each node has repolarised from something before [ms]; NaN or ``-inf``: at rest.
+        With it waves can be made that run one way only.
+
+    Returns
+    -------
+    Train
+        Activations.
+
+    Raises
+    ------
+    ModelError
+        If a site lies outside the mesh, a region has no table or a number is not usable.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy import Heart
+    >>> from twinheart.mesh.generate import slab
+    >>> from twinheart.tissue import Sites, WaveTable, build_eikonal, eikonal_train
+    >>> problem = build_eikonal(Heart(slab((20.0, 2.0, 2.0), 1.0)))
+    >>> table = WaveTable([20.0, 300.0], [0.6, 1.0], [150.0, 250.0])
+    >>> pulses = [Sites([[0.0, 1, 1]], onset) for onset in (0.0, 200.0, 400.0)]
+    >>> eikonal_train(problem, pulses, table, t_end=600.0).count.max().item()  # one is blocked
+    2
+    """
+    from twinheart.tissue.eikonal_events import run_events
+
+    if not np.isfinite(t_end):
+        raise ModelError(f"t_end is {t_end} ms, expected a finite number.")
+    n, elements = problem.n_nodes, problem.elements
+    ready = np.full(n, -np.inf)
+    if repolarised is not None:
+        given = np.asarray(repolarised, dtype=float)
+        if given.shape != (n,):
+            raise ModelError(f"repolarised has shape {given.shape}, expected ({n},).")
+        ready = np.where(np.isnan(given), -np.inf, given)
+    velocity = np.asarray(problem.velocity, dtype=float)
+    slow = velocity**-2.0
+    rows, table_of = _tables(problem, tables)
+    node, time = _pulses(problem, [pulses] if isinstance(pulses, Sites) else list(pulses), slow)
+    qt, qs, qe = (
+        np.asarray(metric(tuple(np.asarray(g, float) for g in squares), np.asarray(row), slow))
+        for squares, row in zip(problem.squares, problem.rows, strict=True)
+    )
+    of_tets, of_triangles, of_edges = elements.incidences
+    delay = np.asarray(problem.junction, float)[:, None] * np.asarray(problem.delays, float)
+    most = min(_MOST_BEATS * n, _MOST_EVENTS)
+    node, lat, di, apd = run_events(
+        n, elements.tets, elements.triangles, elements.edges, of_tets, of_triangles, of_edges,
+        qt, qs, np.sqrt(qe), delay, rows, table_of, ready, node, time, float(t_end), most,
+    )  # fmt: skip
+    columns = _by_node(node, lat, n)
+    lat, di, apd = (_spread(x, node, columns, n) for x in (lat, di, apd))
+    return Train(lat, apd, di, "stopped" if len(node) >= most else "successful")
+
+
+def _by_node(node, lat, n: int) -> np.ndarray:
+    """Rank in time of every event among those of its node."""
+    order = np.lexsort((lat, node))
+    start = np.searchsorted(node[order], np.arange(n))
+    rank = np.empty(len(node), dtype=np.int64)
+    rank[order] = np.arange(len(node)) - start[node[order]]
+    return rank
+
+
+def _spread(values, node, rank, n: int) -> np.ndarray:
+    table = np.full((n, int(rank.max(initial=-1)) + 1), np.nan)
+    table[node, rank] = values
+    return table
+
+
+def _pulses(problem: Eikonal, pulses: list[Sites], slow) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes that are stimulated and when, in order of time."""
+    nodes, times = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for pulse in pulses:
+        refuse_outside(problem, pulse)
+        position, onset = np.asarray(pulse.positions, float), np.asarray(pulse.onsets, float)
+        site, frames, row = problem.axes.nearest_sites(
+            problem.elements, position, onset, float(pulse.radius), slow
+        )
+        hit = np.flatnonzero(site >= 0)
+        own = site[hit]
+        along = np.einsum("nki,ni->nk", frames[own], problem.elements.points[hit] - position[own])
+        distance = np.sqrt((along**2 * slow[row[own]][:, list(problem.axes.columns)]).sum(axis=1))
+        nodes.append(hit)
+        times.append(onset[own] + distance)
+    node, time = np.concatenate(nodes), np.concatenate(times)
+    order = np.argsort(time, kind="stable")
+    return node[order], time[order]
+
+
+def _tables(problem: Eikonal, tables) -> tuple[np.ndarray, np.ndarray]:
+    """Tables padded to one length, and the one of every node."""
+    of = np.zeros(problem.n_nodes, dtype=np.int64)
+    chosen = [tables]
+    if isinstance(tables, dict):
+        missing = sorted(set(problem.tags) - set(tables))
+        if missing or not problem.tags:
+            raise ModelError(
+                f"regions {missing or 'of the elements'} have no wave table; given are "
+                f"{sorted(tables)}: add one for each region tag that conducts."
+            )
+        chosen = [tables[tag] for tag in problem.tags]
+        kind = 0 if len(problem.elements.tets) else 1
+        cells, row = problem.elements.cells, np.asarray(problem.rows[kind])
+        shares = [
+            np.bincount(cells[row == k].ravel(), minlength=problem.n_nodes)
+            for k in range(len(problem.tags))
+        ]
+        of = np.argmax(shares, axis=0)
+        of[problem.n_mesh :] = 0
+    length = max(len(t.di) for t in chosen)
+    rows = [
+        np.pad(np.stack([t.di, t.speed, t.apd], axis=1), ((0, length - len(t.di)), (0, 0)), "edge")
+        for t in chosen
+    ]
+    return np.stack(rows), of
