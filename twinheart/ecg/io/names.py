@@ -17,7 +17,7 @@ SCP_LEADS: dict[int, str] = {
     **{111: "III", 112: "aVR", 113: "aVL", 114: "aVF"},
 }
 _BEFORE = re.compile(
-    r"^(mdc_ecg_lead|derived|channel|lead|ecg|ekg|ableitung|abl|deriv(ation|acion)?|frank)[ ._:-]+",
+    r"^(mdc_ecg_lead|derived|channel|lead|ecg|ekg|ableitung|deriv(ation|acion)?|frank)[ ._:-]+",
     re.IGNORECASE,
 )
 _REFERENCE = re.compile(r"[ ._:/-]+(ref(erence)?|wct|wilson|raw|filtered|filt)$", re.IGNORECASE)
