@@ -167,3 +167,16 @@ def test_file_that_is_no_case_file_is_refused(tmp_path):
 def test_option_that_meets_a_value_is_refused():
     with pytest.raises(InputError, match="'heart' is a value"):
         check_case({"heart": 3}, {"heart.file": "demo"})
+
+
+def test_frames_of_an_eikonal_beat_are_refused_and_not_asked_for_again():
+    eikonal = {"simulation": {"propagation": "eikonal"}}
+    with pytest.raises(InputError, match="snapshot_every has no effect with"):
+        check_case(eikonal | {"output": {"snapshot_every": 5.0}})
+    case = check_case(eikonal)
+    assert check_case(tomllib.loads(case_toml(case))) == case
+
+
+def test_unknown_propagation_is_refused():
+    with pytest.raises(InputError, match="is 'fast', expected 'monodomain'"):
+        check_case({"simulation": {"propagation": "fast"}})

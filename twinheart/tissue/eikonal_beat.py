@@ -69,6 +69,7 @@ def build_eikonal_beat(
     purkinje: ConductionSystem | None = None,
     shares: Float[np.ndarray, "electrode tet 4"] | None = None,
     threshold: float = 0.0,
+    dtype=np.float32,
 ) -> EikonalBeat:
     """Set up a beat; `twinheart.eikonal_beat` does it for a twin.
 
@@ -90,6 +91,8 @@ def build_eikonal_beat(
         Lead field by element, see `twinheart.ecg.lead_shares`.
     threshold : float
         Activation threshold [mV].
+    dtype : dtype
+        Precision of the potentials.
 
     Returns
     -------
@@ -114,5 +117,5 @@ def build_eikonal_beat(
     ecg = None
     if shares is not None:
         crossing = mean_edge(heart.mesh) / float(problem.velocity.min())
-        ecg = wave_ecg(heart.mesh.tets, shares, templates, t, crossing=crossing)
+        ecg = wave_ecg(heart.mesh.tets, shares, templates, t, crossing=crossing, dtype=dtype)
     return EikonalBeat(problem, sources, templates, jnp.ones(heart.mesh.n_nodes), ecg)

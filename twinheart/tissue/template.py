@@ -152,11 +152,12 @@ def action_potential(model: AbstractCellModel, *, threshold: float = 0.0) -> Act
     >>> bool(250 < ap.apd90 < 330)
     True
     """
-    return _action_potential(ByValue(model), float(threshold))
+    found = _tabulated(ByValue(model), float(threshold))
+    return ActionPotential(**{name: jnp.asarray(values) for name, values in found.items()})
 
 
 @functools.lru_cache(maxsize=64)
-def _action_potential(handle: ByValue, threshold: float) -> ActionPotential:
+def _tabulated(handle: ByValue, threshold: float) -> dict[str, np.ndarray]:
     model = handle.model
     key = content_hash(
         model, model.initial_vm(), model.initial_state(), threshold=threshold, cable=_EDGE, dt=_DT
@@ -167,7 +168,7 @@ def _action_potential(handle: ByValue, threshold: float) -> ActionPotential:
     if found is None:
         found = _measured([model], threshold)[0]
         save_result(path, found)
-    return ActionPotential(**{name: jnp.asarray(values) for name, values in found.items()})
+    return found
 
 
 def _measured(models: list[AbstractCellModel], threshold: float) -> list[dict[str, np.ndarray]]:

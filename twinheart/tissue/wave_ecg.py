@@ -18,6 +18,8 @@ and is added from the nodes: as a histogram over arrival and APD factor, convolv
 difference of each class.
 """
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ from twinheart.tissue.wave import FOOT
 from twinheart.types import Array
 
 _STEP = 0.125  # ms, of the histogram of the front
-_EARLY = 50.0  # ms before the start that arrivals may lie
+_EARLY = 50.0  # ms before time zero that arrivals may lie
 _FINE = 4.0  # ms that the front may take across a piece of a tetrahedron with four points
 _POINTS = 65_536  # handled at once
 # Classes of APD factors, a geometric series.
@@ -99,15 +101,17 @@ class WaveEcg(eqx.Module):
             result = result + self._difference(lat, reached, factor.astype(dtype))
         return result
 
-    @property
-    def _span(self) -> float:
-        return self.sampling * (self.n_times - 1)
+    def _steps(self, step: float) -> tuple[int, int, int]:
+        """Steps that a histogram begins before the first time, its length, and those of a foot."""
+        before = math.ceil((max(self.start, 0.0) + _EARLY) / step)
+        foot = math.ceil(FOOT / step)
+        return before, before + round(self.sampling * (self.n_times - 1) / step) + foot + 1, foot
 
     def _front(self, lat, reached):
         """Potentials as if all nodes had the first table."""
-        n = round((self._span + _EARLY + FOOT) / _STEP) + 1
+        before, n, foot = self._steps(_STEP)
         n_points, n_electrodes = len(self.places), self.shares.shape[-1]
-        places, begin = self.places.astype(lat.dtype), self.start - _EARLY
+        places, begin = self.places.astype(lat.dtype), self.start - before * _STEP
 
         @jax.checkpoint
         def add(h, block):
@@ -120,20 +124,19 @@ class WaveEcg(eqx.Module):
             return _spread(h, place, rows), None
 
         h, _ = jax.lax.scan(add, jnp.zeros((n, n_electrodes), lat.dtype), (self.tets, self.shares))
-        s = _STEP * np.arange(-round(FOOT / _STEP), n)
+        s = _STEP * np.arange(-foot, n)
         table = self.templates.tables[0]
         rise = (table(s + _STEP / 2) - table(s - _STEP / 2)).astype(lat.dtype)
-        first, ratio = round((_EARLY + FOOT) / _STEP), round(self.sampling / _STEP)
+        first, ratio = before + foot, round(self.sampling / _STEP)
         phi = _convolved(h, rise)[first : first + ratio * (self.n_times - 1) + 1 : ratio]
         return -phi / _STEP
 
     def _difference(self, lat, reached, factor):
         """What is added where action potentials are not those of the first table."""
         sampling, tables = self.sampling, self.templates.tables
-        early, foot = (sampling * np.ceil(span / sampling) for span in (_EARLY, FOOT))
-        n = round((self._span + early + foot) / sampling) + 1
+        before, n, foot = self._steps(sampling)
         rows = jnp.where(reached, self.lead_field, 0.0).T
-        place = (lat + early - self.start) / sampling
+        place = (lat - self.start) / sampling + before
         of_class = jnp.log(factor / _LEAST) / np.log(_RATIO)
         of_class = jnp.clip(of_class, 1.0, _CLASSES - 2.0)
         k, weights = _taps(of_class)
@@ -144,11 +147,10 @@ class WaveEcg(eqx.Module):
                 histogram, place, rows * weights[shift][:, None], start=start, length=n
             )
         histogram = histogram.reshape(len(tables) * _CLASSES, n, -1)
-        s = sampling * np.arange(-round(foot / sampling), n)
+        s = sampling * np.arange(-foot, n)
         change = jnp.concatenate([_changes(table, tables[0], s) for table in tables])
         phi = jax.vmap(_convolved)(histogram, change.astype(lat.dtype)).sum(axis=0)
-        first = round((early + foot) / sampling)
-        return phi[first : first + self.n_times]
+        return phi[before + foot : before + foot + self.n_times]
 
 
 def _changes(table: ActionPotential, first: ActionPotential, s) -> Float[Array, "class sample"]:
