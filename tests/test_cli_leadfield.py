@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from twinheart.anatomy import Heart, read_heart
+from twinheart.anatomy.root_sites import root_sites
 from twinheart.anatomy.torso import TorsoRegion
+from twinheart.cell import get_model
 from twinheart.cli import main
-from twinheart.ecg import lead_field, read_electrodes
+from twinheart.ecg import lead_field, read_electrodes, twelve_lead
 from twinheart.ecg.body_map import torso_lead_field
 from twinheart.ecg.stored_field import read_lead_field
 from twinheart.ecg.torso_field import heart_tensors, torso_conductor
@@ -17,7 +19,14 @@ from twinheart.mesh import TetMesh, TriMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import read_mesh, write_mesh
 from twinheart.mesh.quality import boundary_triangles
-from twinheart.tissue import NIEDERER_2011
+from twinheart.tissue import (
+    NIEDERER_2011,
+    Sites,
+    Velocities,
+    arrival,
+    build_eikonal,
+    fast_endocardium,
+)
 
 SIDE, HEART = 200.0, 80.0  # mm: a body and a heart whose unit is told from their size
 
@@ -160,3 +169,40 @@ def test_lead_fields_of_other_hearts_are_not_taken(files, tmp_path, capsys):
     other = Heart(slab((80.0, 80.0, 80.0), 10.0))
     with pytest.raises(InputError, match="does not fit"):
         read_lead_field(out, other)
+
+
+@pytest.mark.slow
+def test_a_real_heart_in_a_real_torso_gives_a_normal_ecg(data, tmp_path, capsys):
+    """Normal activation: R grows from V1 to V6, S is deep in V1 to V3; I and II up, aVR down."""
+    source = data / "biv_mean_shape" / "heart_tets.vtu"
+    skin = data / "torso_tank" / "torso_surface.vtp"
+    built, body, out = tmp_path / "heart.vtu", tmp_path / "torso.vtu", tmp_path / "leads.h5"
+    assert main(["anatomy", "build", str(source), "-o", str(built), "--no-report"]) == 0
+    place = ("--orientation", "RAS", "--heart-at", "25,35,-30")
+    assert main(["torso", str(built), "-o", str(body), "--torso", str(skin), *place]) == 0
+    capsys.readouterr()
+    run(capsys, "--heart", built, "--torso", body, "-o", out)
+    heart = read_heart(built)[0]
+    field = read_lead_field(out, heart)
+    sites = root_sites(heart.mesh)
+    places = np.array([heart.mesh.points[site.nodes].mean(axis=0) for site in sites])
+    onsets = np.array([site.onset for site in sites])
+    # a dense Purkinje network: with a slow one (1.2 m/s) the base comes late and S is too deep
+    cell = get_model("mitchell-schaeffer")
+    layered, _, conduction = fast_endocardium(heart, cell, Velocities(), cv=4.0)
+    lat = np.asarray(arrival(build_eikonal(layered, conduction), Sites(places, onsets, 3.0)))
+    t = np.arange(-10.0, 90.0)
+    vm = -32.5 + 52.5 * np.tanh((t[:, None] - lat) / 2.5)  # the front is as wide as an edge
+    ecg = twelve_lead(t, np.asarray(field.potentials(vm)), field.electrodes.names)
+    tallest = {name: float(ecg[name].max()) for name in ecg.names}
+    deepest = {name: float(ecg[name].min()) for name in ecg.names}
+    r = [tallest[f"V{k}"] for k in range(1, 7)]
+    assert (np.diff(r) > 0).all(), r
+    assert all(-deepest[f"V{k}"] > 2 * tallest[f"V{k}"] for k in (1, 2, 3))
+    assert tallest["V6"] > -2 * deepest["V6"]
+    for name in ("I", "II"):
+        assert tallest[name] > -1.5 * deepest[name]
+        assert ecg[name].sum() > 0
+    assert -deepest["aVR"] > 1.5 * tallest["aVR"]
+    assert ecg["aVR"].sum() < 0
+    assert 0.3 < max(np.ptp(ecg[name]) for name in ecg.names) < 4.0  # mV

@@ -124,6 +124,18 @@ def test_constant_voltages_give_no_ecg(parts, solved):
     assert np.abs(field.potentials(flat)).max() < tolerances.EXACT32 * scale
 
 
+def test_shares_of_the_elements_add_up_to_the_weights(parts, solved):
+    _, heart, electrodes = parts
+    conductor, sigma_i, _ = solved
+    fine = refine(heart.mesh)
+    for mesh, tensors in ((heart.mesh, sigma_i), (fine, np.repeat(sigma_i, 8, axis=0))):
+        body = Heart(mesh)
+        field = torso_lead_field(conductor, body, electrodes, tensors, dtype=np.float64)
+        assert np.abs(field.shares.sum(axis=2)).max() < 1e-12
+        total = [np.bincount(mesh.tets.ravel(), row.ravel(), mesh.n_nodes) for row in field.shares]
+        assert np.abs(total - field.weights).max() < 1e-9 * np.abs(field.weights).max()
+
+
 def test_source_and_electrode_can_be_exchanged(parts, solved):
     _, _, electrodes = parts
     conductor, _, field = solved
@@ -401,6 +413,7 @@ def test_stored_lead_fields_come_back_as_they_were(parts, stored):
     assert again.facts == field.facts
     assert (again.skin.weights == field.skin.weights).all()
     assert again.facts["medium"] == "torso"
+    assert (again.shares == field.shares).all()
 
 
 def test_lead_fields_of_something_else_are_refused(parts, stored):
@@ -466,4 +479,6 @@ def test_any_weights_can_be_stored(parts, tmp_path):
     field = make_lead_field(weights, electrodes, heart, sigma_i, facts={"medium": "unbounded"})
     again = read_lead_field(write_lead_field(tmp_path / "a.h5", field), heart)
     assert again.skin is None
+    with pytest.raises(InputError, match="has no shares of the elements"):
+        _ = again.shares
     assert again.facts == {"medium": "unbounded"}

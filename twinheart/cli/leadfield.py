@@ -219,14 +219,15 @@ def _bounded(
 def _unbounded(
     heart: "Heart", electrodes: "Electrodes", tissue: "dict[int, Conduction]"
 ) -> "LeadField":
-    from twinheart.ecg.lead_field import lead_field
+    from twinheart.ecg.lead_field import lead_field, lead_shares
     from twinheart.ecg.stored_field import make_lead_field
     from twinheart.ecg.torso_field import heart_tensors
 
     sigma_i, _ = heart_tensors(heart, tissue)
     weights = lead_field(heart.mesh, electrodes, sigma_i)
+    shares = lead_shares(heart.mesh, electrodes, sigma_i)
     facts = {"medium": "unbounded", "conductivities_s_per_m": {"medium": 0.2}}
-    return make_lead_field(weights, electrodes, heart, sigma_i, facts=facts)
+    return make_lead_field(weights, electrodes, heart, sigma_i, facts=facts, shares=shares)
 
 
 def _organ(text: str) -> tuple[int, float]:

@@ -83,7 +83,10 @@ def torso_lead_field(
         "max_snapped_mm": float(moved.max()),
         "skin_sites": 0 if skin is None else len(skin.points),
     }
-    return make_lead_field(weights, electrodes, heart, sigma_i, facts=facts, skin=skin)
+    shares = source.shares(field.potential)
+    return make_lead_field(
+        weights, electrodes, heart, sigma_i, facts=facts, skin=skin, shares=shares
+    )
 
 
 def body_map(

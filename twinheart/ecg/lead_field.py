@@ -140,7 +140,10 @@ def lead_shares(
     Sums over the corners of an element are zero: for a potential whose gradient varies within the
     element, corner values may be those of any linear function with the same mean gradient.
 
-    Parameters and errors are those of `lead_field`.
+    Parameters
+    ----------
+    mesh, electrodes, sigma_i, sigma_bulk, dtype
+        As for `lead_field`, whose errors these are, too.
 
     Returns
     -------

@@ -44,6 +44,8 @@ class LeadField(eqx.Module):
         Medium, conductivities, sizes: plain values for reports.
     skin : SkinField or None
         Weights at nodes of the skin around the electrodes, for electrodes that move.
+    corner_shares : (electrode, tet, 3) array or None
+        What the corners of each element but the first add (see `shares`).
     """
 
     weights: Float[Array, "electrode node"]
@@ -53,6 +55,26 @@ class LeadField(eqx.Module):
     tensor_sums: Float[np.ndarray, "18"]
     facts: dict[str, Any]
     skin: SkinField | None = None
+    corner_shares: Float[Array, "electrode tet 3"] | None = None
+
+    @property
+    def shares(self) -> Float[Array, "electrode tet 4"]:
+        """What each corner of each element adds, for waves thinner than an element.
+
+        As of `lead_shares`: sums over the corners are zero.
+
+        Raises
+        ------
+        InputError
+            If the lead field was made without them.
+        """
+        if self.corner_shares is None:
+            raise InputError(
+                "the lead field has no shares of the elements: compute it anew with "
+                "'twinheart leadfield'."
+            )
+        first = -self.corner_shares.sum(axis=2, keepdims=True)
+        return np.concatenate([first, self.corner_shares], axis=2)
 
     def potentials(self, vm: Float[Array, "time node"]) -> Float[Array, "time electrode"]:
         """Potentials at the electrodes [mV] of transmembrane voltages [mV]."""
@@ -96,6 +118,8 @@ class LeadField(eqx.Module):
                 f"the lead field belongs to another heart ({other}): compute it anew with "
                 "'twinheart leadfield'."
             )
+        if self.corner_shares is not None and self.corner_shares.shape[1] != mesh.n_tets:
+            raise InputError("the lead field's shares are not those of this heart's elements.")
         if sigma_i is not None:
             sums = _tensor_sums(heart, sigma_i)
             if np.abs(sums - self.tensor_sums).max() > _SAME_TENSOR * np.abs(sums).max():
@@ -129,6 +153,7 @@ def make_lead_field(
     *,
     facts: dict[str, Any] | None = None,
     skin: SkinField | None = None,
+    shares: Float[np.ndarray, "electrode tet 4"] | None = None,
 ) -> LeadField:
     """Tie weights to the heart, conductivities and electrodes that they were computed for.
 
@@ -146,6 +171,8 @@ def make_lead_field(
         Plain values to be kept with it.
     skin : SkinField, optional
         Weights around the electrodes.
+    shares : (electrode, tet, 4) array, optional
+        The weights element by element, as of `lead_shares`.
 
     Returns
     -------
@@ -167,7 +194,9 @@ def make_lead_field(
     """
     mesh = heart.mesh
     sums = _tensor_sums(heart, sigma_i)
-    return LeadField(weights, electrodes, mesh.points, _digest(mesh.tets), sums, facts or {}, skin)
+    corners = None if shares is None else np.asarray(shares[:, :, 1:], dtype=weights.dtype)
+    digest = _digest(mesh.tets)
+    return LeadField(weights, electrodes, mesh.points, digest, sums, facts or {}, skin, corners)
 
 
 def write_lead_field(path: str | Path, field: LeadField) -> Path:
@@ -202,6 +231,8 @@ def write_lead_field(path: str | Path, field: LeadField) -> Path:
         arrays["skin/points"] = np.asarray(field.skin.points)
         arrays["skin/triangles"] = np.asarray(field.skin.triangles)
         arrays["skin/weights"] = np.asarray(field.skin.weights)
+    if field.corner_shares is not None:
+        arrays["corner_shares"] = np.asarray(field.corner_shares)
     words = {
         "format": FORMAT,
         "version": VERSION,
@@ -310,6 +341,9 @@ def _read(file: Any) -> LeadField:
         if parts["triangles"].max(initial=0) >= len(at_skin) or parts["triangles"].min() < 0:
             raise InputError("its triangles of the skin point at nodes that are not there.")
         skin = SkinField(parts["points"], parts["triangles"], at_skin)
+    corners = _array(file, "corner_shares", 3) if "corner_shares" in file else None
+    if corners is not None and (len(corners), corners.shape[2]) != (len(names), 3):
+        raise InputError(f"its shares have shape {corners.shape}: it is damaged.")
     return LeadField(
         weights,
         Electrodes(names, _array(file, "electrodes/positions", 2)),
@@ -318,6 +352,7 @@ def _read(file: Any) -> LeadField:
         _array(file, "heart/tensor_sums", 1),
         dict(json.loads(_text(file, "facts"))),
         skin,
+        corners,
     )
 
 

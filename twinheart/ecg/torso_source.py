@@ -65,6 +65,17 @@ class Source(eqx.Module):
             total -= flux.T @ (left @ (right @ potential.T))
         return np.ascontiguousarray(total.T)
 
+    def shares(
+        self, potential: Float[np.ndarray, "electrode torso_node"]
+    ) -> Float[np.ndarray, "electrode tet 4"]:
+        """The same before they are summed over elements (see `lead_shares`)."""
+        n_tets = len(self.flux[0].indptr) - 1
+        total = np.zeros((len(potential), n_tets, 4))
+        for flux, (left, right) in zip(self.flux, self.slope, strict=True):
+            slope = np.asarray(left @ (right @ potential.T))
+            total -= slope.T[:, :, None] * flux.data.reshape(-1, 4)
+        return total
+
 
 def torso_source(
     conductor: VolumeConductor,
