@@ -1,6 +1,7 @@
 """All features of an ECG in one go: what is measured, how it is defined, and where that is from."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -173,7 +174,7 @@ def ecg_features(ecg: Ecg, *, sex: str | None = None) -> EcgFeatures:
     >>> round(found.values["qrs_duration_ms"]), found.values["qt_ms"]
     (100, None)
     >>> found.reasons["qt_ms"], found.reasons["axis_deg"]
-    ('no T wave stands out after the QRS', 'lead I, aVF is missing')
+    ('no T wave stands out after the QRS', 'it takes two of the leads I, II, III and aVF')
     """
     duration = float(ecg.t[-1] - ecg.t[0]) if len(ecg.t) else 0.0
     if duration < _LEAST_DURATION:
@@ -197,7 +198,7 @@ def ecg_features(ecg: Ecg, *, sex: str | None = None) -> EcgFeatures:
     reasons: dict[str, str] = {}
     for definition in DEFINITIONS:
         value, why = _measure(definition.key, measured)
-        lost = [name for name in cleaned.dropped if why and name in why]
+        lost = [name for name in cleaned.dropped if name in re.findall(r"\w+", why)]
         if value is None:
             said = [f"{name}: {cleaned.dropped[name]}" for name in lost]
             reasons[definition.key] = "; ".join([why, *said])
@@ -280,8 +281,7 @@ def _axis(wave: str) -> Callable[[_Measured], tuple[float, str]]:
         try:
             value = frontal_axis(m.ecg, m.waves.qrs if wave == "QRS" else m.t_wave)
         except InputError:
-            absent = [name for name in ("I", "aVF") if name not in m.ecg.names]
-            return math.nan, f"lead {', '.join(absent)} is missing"
+            return math.nan, "it takes two of the leads I, II, III and aVF"
         return value, m.waves.reasons.get(wave, "")
 
     return axis
