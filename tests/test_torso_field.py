@@ -9,9 +9,11 @@ import scipy.sparse.linalg as spla
 import tolerances
 
 from twinheart.anatomy import Heart
+from twinheart.anatomy.body import BodyFrame
 from twinheart.anatomy.torso import TorsoRegion
 from twinheart.ecg import Electrodes
 from twinheart.ecg.body_map import against_wilson, body_map, torso_lead_field
+from twinheart.ecg.skin import skin_of
 from twinheart.ecg.stored_field import make_lead_field, read_lead_field, write_lead_field
 from twinheart.ecg.torso_field import (
     VolumeConductor,
@@ -29,6 +31,7 @@ from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.refine import refine
 from twinheart.mesh.stuffing import stuff
+from twinheart.report.body_map import write_body_map
 from twinheart.tissue import NIEDERER_2011, NonConducting, Velocities
 
 # The solves are run to a relative residual of 1e-11; the issue asks for 1e-8.
@@ -294,6 +297,24 @@ def test_maps_of_the_skin_are_what_electrodes_there_see(parts, solved):
     assert np.abs(terminal[:, :3].sum(axis=1)).max() < 1e-12
     with pytest.raises(InputError, match="LL missing"):
         against_wilson(found[:, :2], electrodes.names[:2])
+
+
+def test_a_picture_of_the_skin_is_red_where_it_is_positive(tmp_path):
+    from matplotlib.image import imread
+
+    skin, _ = skin_of(sphere(40.0))
+    lps = np.array([[1.0, 0, 0], [0, -1.0, 0], [0, 0, 1.0]])  # left, front, head
+    frame = BodyFrame(np.zeros(3), lps, 200.0, 200.0)
+    electrodes = Electrodes(("V1",), [[0.0, -100.0, 0.0]])
+    path = tmp_path / "map.png"
+    write_body_map(path, skin, frame, skin.points[:, 0], electrodes=electrodes)
+    picture = imread(path)
+    front = picture[:, : int(0.23 * picture.shape[1]), :3]
+    red = (front[..., 0] - front[..., 2]) > 0.3
+    blue = (front[..., 2] - front[..., 0]) > 0.3
+    # seen from the front, the body's left is on the right
+    assert np.nonzero(red)[1].mean() > np.nonzero(blue)[1].mean() + 50
+    assert red.sum() == pytest.approx(blue.sum(), rel=0.2)
 
 
 def test_conductivities_scale_as_they_must(parts, solved):
