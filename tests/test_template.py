@@ -28,7 +28,6 @@ CABLE = 0.02
 # mV of 118; two cables whose spacings are not the same share of the front
 SHAPE = 1.5
 # of the amplitude: 32 points in an element of 3 mm, all elements in phase, a histogram of 1/8 ms
-
 FRONT = 0.02
 
 

@@ -3,15 +3,17 @@
 import warnings
 
 import equinox as eqx
+import jax
 import numpy as np
 import pytest
 import tolerances
 from scipy.spatial.transform import Rotation
 
 import twinheart as th
-from twinheart.ecg import Electrodes
+from twinheart.ecg import Electrodes, lead_shares
 from twinheart.errors import InputError
 from twinheart.tissue import ConductionWarning, Conductivities, Velocities
+from twinheart.tissue.eikonal_beat import build_eikonal_beat
 from twinheart.twin import intracellular_tensor
 
 DT = 0.05
@@ -21,6 +23,9 @@ PEAK_OF_MESHES = 0.05
 # Summation in another order, in float32, over some hundred steps: a small part of a step.
 SAME_LAT = tolerances.DEVICE_STEPS * DT
 SAME_ECG = 0.01  # of the largest potential
+# Central differences of what is once continuously differentiable: quadratic B-splines, whose
+# second derivative jumps, and arrivals whose path changes at single nodes.
+EIKONAL_GRAD = 1e-4
 
 
 def fibres(mesh, direction=(1.0, 0.0, 0.0)):
@@ -206,3 +211,89 @@ def test_end_that_is_no_positive_time_is_refused(t_end):
     twin = th.Twin(oblique_heart(MESH.points, MESH.tets), "mitchell-schaeffer", TISSUE)
     with pytest.raises(InputError, match="t_end is"):
         th.simulate(twin, th.pace("region:0"), t_end=t_end)
+
+
+def test_eikonal_beat_of_a_heart_in_two_parts_leaves_one_silent():
+    left = th.mesh.generate.slab((4.0, 2.0, 2.0), 1.0)
+    mesh = th.mesh.TetMesh(
+        np.concatenate([left.points, left.points + np.array([20.0, 0.0, 0.0])]),
+        np.concatenate([left.tets, left.tets + left.n_nodes]),
+    )
+    twin = th.Twin(oblique_heart(mesh.points, mesh.tets), "mitchell-schaeffer", None,
+                   Electrodes(NAMES, SITES))  # fmt: skip
+    probes = [0, left.n_nodes]
+    beat = th.simulate(
+        twin, th.pace("sphere:0,0,0,1.5"), t_end=50.0, propagation="eikonal", probes=probes
+    )
+    assert np.isfinite(beat.lat[: left.n_nodes]).all()
+    assert np.isnan(beat.lat[left.n_nodes :]).all()
+    assert np.isnan(beat.apd90[left.n_nodes :]).all()
+    assert beat.stats["unreached_nodes"] == left.n_nodes
+    assert np.isfinite(beat.ecg.signals).all()
+    assert beat.probes[:, 0].max() > 20.0
+    assert np.ptp(beat.probes[:, 1]) == 0.0
+
+
+def test_gradients_of_the_eikonal_ecg_are_exact():
+    """Velocity, onset and duration, through arrival, template and lead field, in float64."""
+    jax.config.update("jax_enable_x64", True)  # callbacks run in another thread: no context
+    try:
+        heart = oblique_heart(MESH.points, MESH.tets)
+        sites = Electrodes(NAMES, SITES)
+        beat = build_eikonal_beat(
+            heart,
+            th.cell.get_model("mitchell-schaeffer"),
+            Velocities(0.6, 0.3),
+            [th.pace("sphere:0,0,0,1.2"), th.pace("sphere:6,3,2,1.2", start=3.0)],
+            t=np.arange(0.0, 330.0, 2.0),
+            shares=lead_shares(MESH, sites, np.tile(0.2 * np.eye(3), (MESH.n_tets, 1, 1))),
+            dtype=np.float64,
+        )
+        weights = np.random.default_rng(5).normal(size=(165, len(NAMES)))
+
+        def parts(b):
+            return b.problem.velocity, b.sources.onsets, b.apd_factor
+
+        @eqx.filter_jit
+        def misfit(values):
+            potentials = eqx.tree_at(parts, beat, values).potentials()
+            return (weights * potentials).sum()
+
+        start = parts(beat)
+        gradient = jax.grad(misfit)(start)
+        for k, step in enumerate((1e-5, 1e-4, 1e-5)):
+            direction = np.random.default_rng(k).normal(size=start[k].shape)
+            moved = [
+                tuple(x + sign * step * direction if i == k else x for i, x in enumerate(start))
+                for sign in (1, -1)
+            ]
+            difference = (misfit(moved[0]) - misfit(moved[1])) / (2 * step)
+            found = float((gradient[k] * direction).sum())
+            assert found == pytest.approx(float(difference), rel=EIKONAL_GRAD)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"propagation": "ekonal"}, "unknown propagation 'ekonal'; the nearest is 'eikonal'"),
+        ({"propagation": "eikonal", "snapshots": "vm.h5"}, "snapshots: propagation 'eikonal'"),
+        (
+            {"propagation": "eikonal", "checkpoint": "c.h5", "resume": True},
+            "checkpoint, resume: propagation 'eikonal' has no steps in time",
+        ),
+        ({"propagation": "reaction-eikonal", "scheme": "lumped"}, "scheme 'lumped' has no effect"),
+    ],
+)
+def test_arguments_that_make_no_sense_with_a_propagation_are_refused(how, message):
+    twin = th.Twin(oblique_heart(MESH.points, MESH.tets), "mitchell-schaeffer", TISSUE)
+    with pytest.raises(InputError, match=message):
+        th.simulate(twin, th.pace("region:0"), t_end=10.0, **how)
+
+
+def test_eikonal_computes_one_beat():
+    twin = th.Twin(oblique_heart(MESH.points, MESH.tets), "mitchell-schaeffer", TISSUE)
+    train = th.pace("sphere:0,0,0,1.2", period=300.0, count=2)
+    with pytest.raises(InputError, match="the stimuli make 2 beats"):
+        th.simulate(twin, train, t_end=500.0, propagation="eikonal")

@@ -34,16 +34,13 @@ class Sources(eqx.Module):
 
     Attributes
     ----------
-    nodes : (source_node,) int array
-        Nodes of mesh and tree.
-    stimulus : (source_node,) int array
-        Stimulus that excites each of them.
+    nodes : tuple of int arrays
+        Nodes of mesh and tree that each stimulus excites.
     onsets : (beat, stimulus) array
         When [ms]; ``inf`` where a stimulus does not take part in a beat.
     """
 
-    nodes: Int[Array, "source_node"]
-    stimulus: Int[Array, "source_node"]
+    nodes: tuple[Int[Array, "_"], ...]
     onsets: Float[Array, "beat stimulus"]
 
     def arrivals(self, problem: Eikonal) -> Float[Array, "beat node"]:
@@ -66,8 +63,10 @@ class Sources(eqx.Module):
         return jnp.stack(found)
 
     def _arrival(self, problem: Eikonal, onsets) -> Float[Array, "node"]:
-        none = jnp.full(problem.n_nodes, jnp.inf, onsets.dtype)
-        return arrival(problem, at_nodes=none.at[self.nodes].min(onsets[self.stimulus]))
+        at_nodes = jnp.full(problem.n_nodes, jnp.inf, onsets.dtype)
+        for nodes, onset in zip(self.nodes, onsets, strict=True):
+            at_nodes = at_nodes.at[nodes].set(jnp.minimum(at_nodes[nodes], onset))
+        return arrival(problem, at_nodes=at_nodes)
 
 
 def _repeats(onsets: np.ndarray, pattern: np.ndarray) -> bool:
@@ -131,11 +130,9 @@ def sources_of(
     tags, count = np.unique(heart.regions, return_counts=True)
     usual = cells[int(tags[count.argmax()])]
     pulses: list[tuple[float, int]] = []
-    nodes, owner = [], []
+    nodes = []
     for k, stimulus in enumerate(stimuli):
-        chosen = np.flatnonzero(stimulated(heart, purkinje, stimulus))
-        nodes.append(chosen)
-        owner.append(np.full(len(chosen), k))
+        nodes.append(jnp.asarray(np.flatnonzero(stimulated(heart, purkinje, stimulus))))
         late = 0.0 if at_purkinje(stimulus.where) else latency(usual, stimulus, threshold)
         onset = float(stimulus.start) + float(stimulus.period) * np.arange(
             min(int(stimulus.count), 10_000)
@@ -148,11 +145,7 @@ def sources_of(
     for row, beat in zip(onsets, beats, strict=True):
         for t, k in beat:
             row[k] = min(row[k], t)
-    return Sources(
-        jnp.asarray(np.concatenate(nodes)),
-        jnp.asarray(np.concatenate(owner)),
-        jnp.asarray(onsets, dtype=float),
-    )
+    return Sources(tuple(nodes), jnp.asarray(onsets, dtype=float))
 
 
 def _grouped(pulses: list[tuple[float, int]]) -> list[list[tuple[float, int]]]:
