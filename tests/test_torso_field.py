@@ -314,7 +314,7 @@ def test_a_picture_of_the_skin_is_red_where_it_is_positive(tmp_path):
     blue = (front[..., 2] - front[..., 0]) > 0.3
     # seen from the front, the body's left is on the right
     assert np.nonzero(red)[1].mean() > np.nonzero(blue)[1].mean() + 50
-    assert red.sum() == pytest.approx(blue.sum(), rel=0.2)
+    assert min(red.sum(), blue.sum()) > 0.5 * max(red.sum(), blue.sum()) > 5000
 
 
 def test_conductivities_scale_as_they_must(parts, solved):
