@@ -25,7 +25,7 @@ from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel
 from twinheart.errors import ModelError
 from twinheart.mesh import TriMesh
-from twinheart.tissue.conductivity import Conduction, Velocities
+from twinheart.tissue.conductivity import Conduction, Velocities, check_positive
 from twinheart.tissue.eikonal_elements import Elements
 from twinheart.tissue.eikonal_fixed_point import fixed_point
 from twinheart.tissue.eikonal_parts import (
@@ -80,7 +80,7 @@ class Sites(eqx.Module):
     onsets: Float[Array, "site"]
     radius: Float[Array, ""]
 
-    def __init__(self, positions, onsets=0.0, radius=2.0):
+    def __init__(self, positions: Any, onsets: Any = 0.0, radius: Any = 2.0):
         self.positions = jnp.atleast_2d(_as_float(positions))
         onsets = _as_float(onsets)
         count = self.positions.shape[:1]
@@ -324,7 +324,7 @@ def arrival(
     ------
     ModelError
         If a site lies outside the mesh (sites that are traced go to the nearest element instead),
-        or there is no source.
+        a velocity is not positive, or there is no source.
 
     References
     ----------
@@ -345,6 +345,7 @@ def arrival(
     """
     if sites is None and at_nodes is None:
         raise ModelError("no source of excitation: give sites, or onsets at nodes.")
+    check_positive("a conduction velocity [m/s]", problem.velocity)
     if sites is not None:
         refuse_outside(problem, sites)
     if at_nodes is not None:

@@ -334,19 +334,22 @@ def solve_ordered(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt
             columns = _settle(t, element, corner, weights, tets, triangles, edges, qt, qs, cost)
         if gain <= tolerance:
             break
-        # Only nodes next to one that has moved can choose differently now.
-        for node in range(n):
-            if before[node] - t[node] > 0.1 * tolerance:
-                for m in range(tet_start[node], tet_start[node + 1]):
-                    for k in range(4):
-                        doubtful[tets[tet_list[m] >> 2, k]] = True
-                for m in range(triangle_start[node], triangle_start[node + 1]):
-                    for k in range(3):
-                        doubtful[triangles[triangle_list[m] // 3, k]] = True
-                for m in range(edge_start[node], edge_start[node + 1]):
-                    for k in range(2):
-                        doubtful[edges[edge_list[m] >> 1, k]] = True
+        moved = before - t > 0.1 * tolerance
+        _doubt(moved, 4, tets, tet_start, tet_list, doubtful)
+        _doubt(moved, 3, triangles, triangle_start, triangle_list, doubtful)
+        _doubt(moved, 2, edges, edge_start, edge_list, doubtful)
     return t, element, corner, columns, weights
+
+
+@_compiled
+@no_type_check
+def _doubt(moved, size, cells, start, entries, doubtful):
+    """Mark the nodes next to one that has moved: only they can choose differently now."""
+    for node in range(len(moved)):
+        if moved[node]:
+            for m in range(start[node], start[node + 1]):
+                for k in range(size):
+                    doubtful[cells[entries[m] // size, k]] = True
 
 
 @_compiled
