@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--fine", type=float, default=FINE, help="mean edge of the reference, mm")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = measure(options.keep, options.fine) | {"machine": machine()}
+    result: dict[str, Any] = measure(options.keep, options.fine) | {"machine": machine()}
     write_json(device_folder() / "reaction_eikonal.json", result)
     if options.json:
         print(json.dumps(result))

@@ -169,7 +169,7 @@ def _taps(place):
     return k, (0.5 * (0.5 - x) ** 2, 0.75 - x**2, 0.5 * (0.5 + x) ** 2)
 
 
-def _spread(grid, place, rows, *, start=0, length: int | None = None):
+def _spread(grid, place, rows, *, start: Array | int = 0, length: int | None = None):
     """Add rows to a grid at places between its points; what lies outside is left out."""
     length = grid.shape[0] if length is None else length
     k, weights = _taps(place)
