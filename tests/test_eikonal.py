@@ -33,6 +33,9 @@ SHEET = np.cross(FIBRE, [0.0, 0.0, 1.0]) / np.linalg.norm(np.cross(FIBRE, [0.0, 
 # A relative error of central differences with a step of 1e-6 in float64.
 DIFFERENCE = 1e-6
 
+# They take half a minute to compile.
+SWEEPS = pytest.param("sweeps", marks=pytest.mark.slow)
+
 
 @pytest.fixture
 def x64():
@@ -151,7 +154,7 @@ def tree_problem(solver: str):
     return build_eikonal(heart, Velocities(0.6, 0.3, 0.2), purkinje=system, solver=solver)
 
 
-@pytest.mark.parametrize("solver", ["ordered", "sweeps"])
+@pytest.mark.parametrize("solver", ["ordered", SWEEPS])
 def test_derivatives_match_central_differences(x64, solver):
     problem = tree_problem(solver)
     weights = np.random.default_rng(1).normal(size=problem.n_nodes)
@@ -203,7 +206,7 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(x64):
     assert np.isfinite(out).all()
 
 
-@pytest.mark.parametrize("solver", ["ordered", "sweeps"])
+@pytest.mark.parametrize("solver", ["ordered", SWEEPS])
 def test_vmap_is_a_loop(x64, solver):
     problem = tree_problem(solver)
 
