@@ -168,7 +168,7 @@ def test_multigrid_agrees_with_a_factorisation_whatever_the_contrast():
     assert np.abs(found[:, 0] - expected).max() < 1e-7 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("edge", [1.0, 0.5, 0.25])
+@pytest.mark.parametrize("edge", [1.0, 0.5, pytest.param(0.25, marks=pytest.mark.slow)])
 def test_multigrid_needs_few_products_on_every_size(edge):
     mesh = slab((10.0, 10.0, 10.0), edge)
     matrix = stiffness(mesh, np.tile(np.diag([1.0, 0.2, 0.2]), (mesh.n_tets, 1, 1)))
@@ -346,12 +346,10 @@ def test_tensors_of_the_heart_follow_fibres_and_regions(parts):
 def test_electrodes_move_over_the_skin_and_derivatives_are_right(parts, solved):
     _, heart, electrodes = parts
     conductor, sigma_i, _ = solved
-    skin = Electrodes(electrodes.names[:4], electrodes.positions[:4])
+    skin = Electrodes(electrodes.names[2:4], electrodes.positions[2:4])
     leads = torso_lead_field(conductor, heart, skin, sigma_i, around=2.5, dtype=np.float64)
     assert leads.skin is not None
-    moved = skin.positions + np.array(
-        [[0, 0.63, -1.21], [0, -1.2, 0.33], [0.72, 0.83, 0], [1.13, 0, -0.91]]
-    )
+    moved = skin.positions + np.array([[0.72, 0.83, 0], [1.13, 0, -0.91]])
     again = torso_lead_field(
         conductor, heart, Electrodes(skin.names, moved), sigma_i, dtype=np.float64
     )
@@ -367,7 +365,7 @@ def test_electrodes_move_over_the_skin_and_derivatives_are_right(parts, solved):
 
         slope = jax.grad(loss)(jnp.asarray(moved))
         step = 1e-5
-        for k, axis in ((0, 1), (1, 2), (2, 0), (3, 2)):
+        for k, axis in ((0, 1), (0, 0), (1, 2)):
             shift = np.zeros_like(moved)
             shift[k, axis] = step
             central = (loss(moved + shift) - loss(moved - shift)) / (2 * step)
