@@ -11,6 +11,7 @@ from label_samples import heart_labels
 
 from twinheart.anatomy import demo_heart, mesh_of_heart
 from twinheart.cli import main
+from twinheart.ecg import Ecg, write_ecg
 from twinheart.mesh.io import write_mesh
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -64,7 +65,20 @@ def workplace(tmp_path_factory):
     scar[muscle.nonzero()[0].max() - 12 :] = True  # the outermost 18 mm of the free wall
     bright[muscle & scar] += 400.0
     write_nifti(folder / "lge.nii.gz", bright.astype(np.float32), labels.affine)
+    write_ecg(folder / "recording.hea", ten_beats())
     return folder
+
+
+def ten_beats() -> Ecg:
+    """Ten seconds of QRS and T waves in twelve leads, of different heights."""
+    t = np.arange(0.0, 10_000.0, 2.0)
+    phase = t % 1000.0
+    beat = np.exp(-(((phase - 300.0) / 20.0) ** 2)) + 0.25 * np.exp(-(((phase - 600) / 50.0) ** 2))
+    limb = {"I": 0.6, "II": 1.0}
+    limb["III"] = limb["II"] - limb["I"]
+    limb |= {"aVR": -0.8, "aVL": 0.1, "aVF": 0.7}
+    height = limb | {f"V{k}": 0.3 * k for k in range(1, 7)}
+    return Ecg(t, beat[:, None] * np.array(list(height.values())), tuple(height))
 
 
 def write_nifti(path, values, affine):
