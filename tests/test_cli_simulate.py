@@ -313,3 +313,58 @@ def test_a_wrong_slab_is_refused(text, wrong, tmp_path, capsys):
     given = ("--heart", text, "--stim", "box:0,0,0,1,2,2", "--out", str(tmp_path / "o"))
     assert main(["simulate", *given]) == 2
     assert wrong in last_error(capsys)
+
+
+def test_eikonal_beat_from_options(heart, electrodes, tmp_path, capsys):
+    given = ("--heart", str(heart), "--length-unit", "mm", "--cell", "mitchell-schaeffer")
+    how = ("--propagation", "eikonal", "--cv-l", "0.5", "--stim", STIM, "--t-end", "60")
+    where = ("--electrodes", str(electrodes), "--out", str(tmp_path / "o"), "--no-report")
+    assert main(["simulate", *given, *how, *where, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert set(summary) >= KEYS | {"wall_s"}
+    assert summary["propagation"] == "eikonal"
+    assert summary["unreached_nodes"] == 0
+    assert summary["lat_max_ms"] - summary["lat_min_ms"] == pytest.approx(9.0 / 0.5, abs=0.5)
+    assert not (tmp_path / "o" / "vm.h5").exists()
+    again = [str(tmp_path / "o" / "case.toml"), "--out", str(tmp_path / "b"), "--json"]
+    assert main(["simulate", *again]) == 0
+    assert json.loads(capsys.readouterr().out)["lat_max_ms"] == summary["lat_max_ms"]
+    for option in (("--resume",), ("--snapshot-every", "5")):
+        assert main(["simulate", *given, *how, *where, *option]) == 2
+        assert "propagation" in last_error(capsys)
+
+
+@pytest.mark.parametrize("start", [None, 12.0])
+def test_a_tree_from_a_file_starts_at_its_activation(start, heart, tmp_path, capsys):
+    import pyvista as pv
+
+    x = np.arange(0.0, 5.0)
+    tree = pv.UnstructuredGrid(
+        np.array([[2, k, k + 1] for k in range(4)]).ravel(),
+        np.full(4, pv.CellType.LINE, np.uint8),
+        np.stack([x, 0 * x + 1.0, 0 * x + 1.0], axis=1),
+    )
+    if start is not None:
+        tree.point_data["activation"] = start + x / 2.0
+    tree.save(tmp_path / "tree.vtu")
+    given = ("--heart", str(heart), "--length-unit", "mm", "--cell", "mitchell-schaeffer")
+    how = ("--propagation", "eikonal", "--purkinje", str(tmp_path / "tree.vtu"))
+    where = ("--electrodes", "none", "--out", str(tmp_path / "o"), "--no-report", "--json")
+    assert main(["simulate", *given, *how, *where]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    # 4 mm of tree at 2.2 m/s (all within 3 mm of the root start at once), then the junction
+    assert summary["lat_min_ms"] == pytest.approx((start or 0.0) + 1.0 / 2.2 + 3.5, abs=0.5)
+
+
+def test_patient_heart_with_purkinje_trees(data, tmp_path, capsys):
+    folder = data / "biv_crt"
+    trees = [x for side in ("lv", "rv") for x in ("--purkinje", f"{folder}/purkinje_{side}.vtu")]
+    given = ("--heart", f"{folder}/heart.vtu", "--propagation", "eikonal", *trees)
+    where = ("--electrodes", f"{folder}/electrodes.json", "--out", str(tmp_path / "o"))
+    cell = ("--cell", "mitchell-schaeffer", "--no-report", "--json")
+    assert main(["simulate", *given, *where, *cell]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["activated_fraction"] == 1.0
+    assert 0.0 < summary["lat_min_ms"] < 20.0
+    assert 130.0 < summary["lat_max_ms"] < 230.0  # the left tree starts at 75 ms
+    assert 120.0 < summary["qrs_duration_ms"] < 230.0  # broad, as in a left bundle branch block

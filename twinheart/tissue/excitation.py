@@ -186,7 +186,7 @@ def latency(cell: AbstractCellModel, stimulus: Stimulus, threshold: float = 0.0)
 @functools.lru_cache(maxsize=256)
 def _latency(handle: ByValue, amplitude: float, duration: float, threshold: float) -> float:
     n_steps = round((duration + _PATIENCE) / _DT)
-    vm = np.asarray(_pulsed(handle.model, amplitude, round(duration / _DT), n_steps))
+    vm = np.asarray(_pulsed(handle.model, amplitude, round(duration / _DT), n_steps), dtype=float)
     reached = np.flatnonzero(vm >= threshold)
     if not reached.size:
         raise ModelError(
@@ -195,7 +195,7 @@ def _latency(handle: ByValue, amplitude: float, duration: float, threshold: floa
         )
     k = int(reached[0])
     below = vm[k - 1] if k else vm[0]
-    return _DT * (k + (threshold - below) / max(vm[k] - below, 1e-9))
+    return float(_DT * (k + (threshold - below) / max(vm[k] - below, 1e-9)))
 
 
 @eqx.filter_jit
