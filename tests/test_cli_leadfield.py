@@ -10,7 +10,7 @@ from twinheart.anatomy.root_sites import root_sites
 from twinheart.anatomy.torso import TorsoRegion
 from twinheart.cell import get_model
 from twinheart.cli import main
-from twinheart.ecg import lead_field, read_electrodes, twelve_lead
+from twinheart.ecg import lead_field, read_ecg, read_electrodes, twelve_lead
 from twinheart.ecg.body_map import torso_lead_field
 from twinheart.ecg.stored_field import read_lead_field
 from twinheart.ecg.torso_field import heart_tensors, torso_conductor
@@ -50,6 +50,7 @@ def files(tmp_path_factory):
         "LA": [200, 100, 191.0],
         "LL": [190, 100, 0],
         "V1": [70, 200, 110],
+        **{f"V{k}": [70 + 20 * k, 200, 110] for k in range(2, 7)},
     }
     record = {"units": "mm", "electrodes": places}
     (folder / "torso_electrodes.json").write_text(json.dumps(record))
@@ -76,7 +77,7 @@ def test_the_file_has_the_lead_field_of_the_torso(files, tmp_path, capsys):
     record = run(capsys, "--heart", files / "heart.vtu", "--torso", files / "torso.vtu", "-o", out)
     assert record["medium"] == "torso"
     assert record["heart_is_part_of_torso"]
-    assert record["electrodes"] == ["RA", "LA", "LL", "V1"]
+    assert record["electrodes"] == ["RA", "LA", "LL", *(f"V{k}" for k in range(1, 7))]
     assert record["files"] == {"lead_field": str(out)}
     assert [path.name for path in tmp_path.iterdir()] == ["leads.h5"]
     heart = read_heart(files / "heart.vtu")[0]
@@ -115,6 +116,34 @@ def test_an_endless_conductor_is_had_by_asking(files, tmp_path, capsys):
         heart.mesh, read_electrodes(electrodes, required=()), heart_tensors(heart, NIEDERER_2011)[0]
     )
     assert (read_lead_field(tmp_path / "leads.h5", heart).weights == expected).all()
+
+
+def test_a_simulation_takes_a_stored_lead_field(files, tmp_path, capsys):
+    """That of the endless conductor gives the ECG as without one; that of the torso another."""
+    heart, electrodes = files / "heart.vtu", files / "torso_electrodes.json"
+    simulate = ["simulate", "--heart", str(heart), "--cell", "mitchell-schaeffer", "--t-end", "200"]
+    simulate += ["--stim", "sphere:100,100,70,15", "--propagation", "eikonal", "--no-report"]
+    leads = {}
+    for name, how in (("endless", ["--unbounded"]), ("torso", ["--torso", files / "torso.vtu"])):
+        leads[name] = tmp_path / f"{name}.h5"
+        run(capsys, "--heart", heart, *how, "--electrodes", electrodes, "-o", leads[name])
+    given = {
+        "none": ["--electrodes", str(electrodes)],
+        "endless": ["--lead-field", str(leads["endless"])],
+        "torso": ["--lead-field", str(leads["torso"])],
+    }
+    ecg = {}
+    for name, options in given.items():
+        assert main([*simulate, *options, "--out", str(tmp_path / name)]) == 0
+        ecg[name] = read_ecg(tmp_path / name / "ecg.csv").ecg.signals
+    peak = np.abs(ecg["none"]).max()
+    assert np.abs(ecg["endless"] - ecg["none"]).max() < 1e-3 * peak
+    assert np.abs(ecg["torso"] - ecg["none"]).max() > 0.3 * peak
+    capsys.readouterr()
+    other = [*simulate, "--lead-field", str(leads["torso"]), "--conductivity", "niederer2011"]
+    other[2] = "slab:20,7,3,0.5"
+    assert main([*other, "--out", str(tmp_path / "other")]) == 2
+    assert "the lead field belongs to a heart of" in capsys.readouterr().err
 
 
 def test_what_cannot_be_used_is_refused_in_one_line(files, tmp_path, capsys):

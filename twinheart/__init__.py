@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from twinheart.ecg import qrs_duration, read_electrodes, standard_12_lead
     from twinheart.report import write_report
     from twinheart.tissue import Conductivities, Velocities, pace
-    from twinheart.twin import Beat, Twin, simulate
+    from twinheart.twin import Beat, Twin, eikonal_beat, simulate
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel, get_model
-from twinheart.ecg import Ecg, Electrodes, lead_field, lead_shares, twelve_lead
+from twinheart.ecg import Ecg, Electrodes, LeadField, lead_field, lead_shares, twelve_lead
 from twinheart.errors import InputError
 from twinheart.tissue import (
     Built,
@@ -53,6 +53,8 @@ class Twin(eqx.Module):
         Where the body-surface potentials are taken; without them there is no ECG.
     purkinje : ConductionSystem, optional
         Purkinje tree coupled to the muscle both ways.
+    lead_field : LeadField, optional
+        Of a torso, computed before; its electrodes are used. Default: the unbounded medium.
 
     Examples
     --------
@@ -68,6 +70,7 @@ class Twin(eqx.Module):
     conductivity: Conduction | dict[int, Conduction]
     electrodes: Electrodes | None
     purkinje: ConductionSystem | None
+    lead_field: LeadField | None
 
     def __init__(
         self,
@@ -76,14 +79,16 @@ class Twin(eqx.Module):
         conductivity=None,
         electrodes=None,
         purkinje=None,
+        lead_field=None,
     ):
         self.heart = heart
         self.cell = (
             {tag: _model(c) for tag, c in cell.items()} if isinstance(cell, dict) else _model(cell)
         )
         self.conductivity = Velocities() if conductivity is None else conductivity
-        self.electrodes = electrodes
+        self.electrodes = electrodes if lead_field is None else lead_field.electrodes
         self.purkinje = purkinje
+        self.lead_field = lead_field
 
 
 def _model(cell: AbstractCellModel | str) -> AbstractCellModel:
@@ -305,7 +310,11 @@ def _leads(twin: Twin, t, potentials) -> Ecg | None:
 def _node_field(twin: Twin) -> Float[np.ndarray, "electrode node"] | None:
     if twin.electrodes is None:
         return None
-    return lead_field(twin.heart.mesh, twin.electrodes, intracellular_tensor(twin))
+    sigma_i = intracellular_tensor(twin)
+    if twin.lead_field is None:
+        return lead_field(twin.heart.mesh, twin.electrodes, sigma_i)
+    twin.lead_field.check(twin.heart, sigma_i=sigma_i)
+    return np.asarray(twin.lead_field.weights)
 
 
 def _reaction_eikonal(twin: Twin, stimuli, t_end, diffusion, settings):
@@ -392,7 +401,12 @@ def eikonal_beat(
     stimuli = [stimuli] if isinstance(stimuli, Stimulus) else list(stimuli)
     shares = None
     if twin.electrodes is not None:
-        shares = lead_shares(twin.heart.mesh, twin.electrodes, intracellular_tensor(twin))
+        sigma_i = intracellular_tensor(twin)
+        if twin.lead_field is None:
+            shares = lead_shares(twin.heart.mesh, twin.electrodes, sigma_i)
+        else:
+            twin.lead_field.check(twin.heart, sigma_i=sigma_i)
+            shares = np.asarray(twin.lead_field.shares)
     return build_eikonal_beat(
         twin.heart,
         twin.cell,

@@ -135,7 +135,13 @@ def build_twin(case: Case, heart: "Heart") -> "Twin":
         heart, cells, conduction = scarred(
             heart, cells, conduction, condition=case.scar.condition, across=case.scar.across
         )
-    return Twin(heart, cells, conduction, electrodes, purkinje)
+    field = None
+    if case.ecg.lead_field:
+        from twinheart.ecg import read_lead_field
+
+        given = None if case.ecg.electrodes == "standard" else electrodes
+        field = read_lead_field(Path(case.ecg.lead_field), heart, electrodes=given)
+    return Twin(heart, cells, conduction, electrodes, purkinje, field)
 
 
 def build_stimuli(case: Case, heart: "Heart") -> list["Stimulus"]:

@@ -241,6 +241,11 @@ class EcgSection(Section):
         text="'standard': the ten electrodes placed around the heart; a JSON or CSV file of "
         "positions; or 'none'.",
     )
+    lead_field: str = key(
+        "",
+        text="File of 'twinheart leadfield': the ECG of a torso, at the electrodes of that file. "
+        "Empty: an unbounded medium.",
+    )
 
 
 class OutputSection(Section):
@@ -396,7 +401,7 @@ def _tables(value: Any) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item, dict)]
 
 
-PATHS = ("heart.file", "cells.model", "ecg.electrodes", "output.folder")
+PATHS = ("heart.file", "cells.model", "ecg.electrodes", "ecg.lead_field", "output.folder")
 KEYWORDS = ("demo", "standard", "none")  # values of these keys that are no paths
 
 

@@ -61,6 +61,9 @@ _Resume = Annotated[bool, _option("Go on from the checkpoint in --out.", _TIME, 
 _Electrodes = Annotated[
     Text, _option("JSON or CSV file, 'standard' (around the heart) or 'none'.", _OUT)
 ]
+_LeadField = Annotated[
+    Text, _option("Lead field of a torso, by 'twinheart leadfield'; sets the electrodes.", _OUT)
+]
 _Out = Annotated[Path | None, _option("Folder for the results.", _OUT)]
 _Every = Annotated[Number, _option("Time between V_m frames, in ms; 0: none.", _OUT)]
 _Report = Annotated[bool | None, _option("Draw pictures and write report.html.", _OUT)]
@@ -89,6 +92,7 @@ def simulate(
     scheme: _Scheme = None,
     resume: _Resume = False,
     electrodes: _Electrodes = None,
+    lead_field: _LeadField = None,
     out: _Out = None,
     snapshot_every: _Every = None,
     report: _Report = None,
@@ -119,6 +123,7 @@ def simulate(
         "simulation.dt": dt,
         "simulation.scheme": scheme,
         "ecg.electrodes": electrodes,
+        "ecg.lead_field": lead_field,
         "output.folder": None if out is None else str(out),
         "output.snapshot_every": snapshot_every,
         "output.report": report,
