@@ -199,3 +199,12 @@ def test_bisection_keeps_cell_fields_with_the_tetrahedra():
 def test_a_size_of_zero_is_refused(ball):
     with pytest.raises(MeshError, match="not positive"):
         bisect_to(ball, lambda x: np.zeros(len(x)))
+
+
+def test_triangles_of_one_plane_do_not_cut_whatever_their_rounding():
+    """A tilted plane far from the origin: all volumes are rounding errors."""
+    rng = np.random.default_rng(5)
+    frame, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    flat = rng.uniform(0.0, 10.0, (900, 2)) @ frame[:2] + [150.0, -260.0, 90.0]
+    triangles = np.arange(900).reshape(-1, 3)
+    assert len(self_intersections(flat, triangles)) == 0

@@ -241,10 +241,10 @@ class EcgSection(Section):
         text="'standard': the ten electrodes placed around the heart; a JSON or CSV file of "
         "positions; or 'none'.",
     )
-    lead_field: str = key(
-        "",
-        text="File of 'twinheart leadfield': the ECG of a torso, at the electrodes of that file. "
-        "Empty: an unbounded medium.",
+    lead_field: str | None = key(
+        None,
+        text="File of 'twinheart leadfield': the ECG of a torso, at the electrodes of that file; "
+        "absent: an unbounded medium.",
     )
 
 

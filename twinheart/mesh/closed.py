@@ -15,6 +15,8 @@ from twinheart.mesh.smoothing import Distance
 from twinheart.types import Points, Triangles
 
 _CHUNK = 2_000_000  # pairs of triangles at a time
+# Volumes below this share of the cube of an extent are zero but for rounding.
+_ROUNDING = 1e-10
 
 
 def closed_surface(surface: TriMesh, *, max_hole: float = 30.0) -> tuple[TriMesh, tuple[str, ...]]:
@@ -192,9 +194,13 @@ def _pierces(start: np.ndarray, end: np.ndarray, triangle: np.ndarray) -> np.nda
     def volume(p, q, r, s):
         return np.einsum("ni,ni->n", np.cross(q - p, r - p), s - p)
 
+    # in one plane all volumes are rounding errors, whose signs say nothing
+    extent = np.ptp(np.concatenate([triangle, start[:, None], end[:, None]], axis=1), axis=1)
+    least = _ROUNDING * extent.max(axis=1) ** 3
     sides = np.stack([volume(start, end, p, q) for p, q in ((a, b), (b, c), (c, a))])
-    through = (sides > 0).all(axis=0) | (sides < 0).all(axis=0)
-    return through & (volume(a, b, c, start) * volume(a, b, c, end) < 0)
+    through = (sides > least).all(axis=0) | (sides < -least).all(axis=0)
+    below, above = np.sort([volume(a, b, c, start), volume(a, b, c, end)], axis=0)
+    return through & (below < -least) & (above > least)
 
 
 def _half_edges(triangles: Triangles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -123,8 +123,8 @@ def sources_of(
     >>> heart = th.Heart(th.mesh.generate.slab((4.0, 2.0, 2.0), 1.0))
     >>> train = th.pace("box:0,0,0,0,2,2", period=400.0, count=2)
     >>> sources = sources_of(heart, get_model("mitchell-schaeffer"), [train], None, 1000.0)
-    >>> sources.onsets.round(1).tolist()
-    [[2.5], [402.5]]
+    >>> [f"{onset:.1f}" for onset in sources.onsets.ravel()]
+    ['1.2', '401.2']
     """
     cells = by_region(heart, cell, "cell model")
     tags, count = np.unique(heart.regions, return_counts=True)

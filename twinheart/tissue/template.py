@@ -87,10 +87,11 @@ class ActionPotential(eqx.Module):
 
         Examples
         --------
+        >>> import numpy as np
         >>> from twinheart.cell import get_model
         >>> from twinheart.tissue.template import action_potential
         >>> ap = action_potential(get_model("mitchell-schaeffer"))
-        >>> abs(float(ap(0.0))) < 1.0
+        >>> bool(abs(ap(np.array(0.0))) < 1.0)
         True
         """
         late = self.crest + (s - self.crest) / self.stretch(apd_factor)
