@@ -231,7 +231,7 @@ def simulate(
     settings = {
         "dt": dt,
         "threshold": threshold,
-        "lead_field": _node_field(twin),
+        "lead_field": _lead_field(twin, lead_field, lambda field: field.weights),
         "probes": None if probes is None else np.asarray(probes),
     }
     points, tree_lat = twin.heart.mesh.points, None
@@ -307,14 +307,15 @@ def _leads(twin: Twin, t, potentials) -> Ecg | None:
     return None if twin.electrodes is None else twelve_lead(t, potentials, twin.electrodes.names)
 
 
-def _node_field(twin: Twin) -> Float[np.ndarray, "electrode node"] | None:
+def _lead_field(twin: Twin, unbounded: Callable, stored: Callable) -> np.ndarray | None:
+    """By node or by element: the twin's stored one, if it fits, else that of the endless medium."""
     if twin.electrodes is None:
         return None
     sigma_i = intracellular_tensor(twin)
     if twin.lead_field is None:
-        return lead_field(twin.heart.mesh, twin.electrodes, sigma_i)
+        return unbounded(twin.heart.mesh, twin.electrodes, sigma_i)
     twin.lead_field.check(twin.heart, sigma_i=sigma_i)
-    return np.asarray(twin.lead_field.weights)
+    return np.asarray(stored(twin.lead_field))
 
 
 def _reaction_eikonal(twin: Twin, stimuli, t_end, diffusion, settings):
@@ -347,7 +348,7 @@ def eikonal_beat(
     stimuli: Stimulus | Sequence[Stimulus],
     *,
     t_end: float,
-    sampling: float = 0.5,
+    sampling: float = _BEAT_SAMPLING,
     threshold: float = 0.0,
 ) -> EikonalBeat:
     r"""Set up a beat by the eikonal equation and template action potentials.
@@ -399,21 +400,13 @@ def eikonal_beat(
     (3, 3)
     """
     stimuli = [stimuli] if isinstance(stimuli, Stimulus) else list(stimuli)
-    shares = None
-    if twin.electrodes is not None:
-        sigma_i = intracellular_tensor(twin)
-        if twin.lead_field is None:
-            shares = lead_shares(twin.heart.mesh, twin.electrodes, sigma_i)
-        else:
-            twin.lead_field.check(twin.heart, sigma_i=sigma_i)
-            shares = np.asarray(twin.lead_field.shares)
     return build_eikonal_beat(
         twin.heart,
         twin.cell,
         twin.conductivity,
         stimuli,
         purkinje=twin.purkinje,
-        shares=shares,
+        shares=_lead_field(twin, lead_shares, lambda field: field.shares),
         t=sampling * np.arange(1, round(t_end / sampling) + 1),
         threshold=threshold,
     )
