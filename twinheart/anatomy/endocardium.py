@@ -17,7 +17,7 @@ from twinheart.anatomy.frame import HeartFrame, heart_frame
 from twinheart.errors import MeshError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.implicit import SurfaceClass
-from twinheart.mesh.quality import boundary_triangles
+from twinheart.mesh.quality import boundary_triangles, triangle_normals
 from twinheart.types import Points, Triangles
 
 _SIDES = (SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM)
@@ -49,9 +49,7 @@ class Endocardium(eqx.Module):
     @property
     def normals(self) -> Float[np.ndarray, "triangle 3"]:
         """Unit normals of the triangles, into the cavity."""
-        corner, second, third = (self.points[self.triangles[:, k]] for k in range(3))
-        normal = np.cross(second - corner, third - corner)
-        return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
+        return triangle_normals(self.points, self.triangles)
 
     def vertex(self, ab: float, rt: float) -> int:
         """The vertex nearest to a named place."""

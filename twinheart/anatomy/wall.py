@@ -22,7 +22,7 @@ from twinheart.errors import MeshError
 from twinheart.fem import nodal_gradient, solve_dirichlet, stiffness, trajectory_length
 from twinheart.mesh import TetMesh
 from twinheart.mesh.implicit import SurfaceClass
-from twinheart.mesh.quality import boundary_triangles, edges
+from twinheart.mesh.quality import boundary_triangles, edges, triangle_normals
 
 ENDOCARDIA = (SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM)
 # Cosine between the base's direction and the normal of a surface that looks up.
@@ -116,7 +116,7 @@ def _top(mesh: TetMesh, classes: np.ndarray) -> np.ndarray:
     up = heart_frame(mesh).base
     across = np.linalg.svd(up[None])[2][1:].T
     outline = Delaunay(mesh.points[base] @ across, qhull_options="QJ")
-    upper = np.unique(outer[_unit_normals(mesh.points, outer) @ up > _UPWARD])
+    upper = np.unique(outer[triangle_normals(mesh.points, outer) @ up > _UPWARD])
     top = base.copy()
     top[upper[outline.find_simplex(mesh.points[upper] @ across) >= 0]] = True
     # the sides of grooves between the valves do not look up, but the outer wall is one piece
@@ -126,12 +126,6 @@ def _top(mesh: TetMesh, classes: np.ndarray) -> np.ndarray:
     graph = sp.coo_array((np.ones(len(pairs)), pairs.T), shape=(mesh.n_nodes,) * 2)
     _, piece = sp.csgraph.connected_components(graph, directed=False)
     return np.asarray(top | (wall & (piece != np.bincount(piece[wall]).argmax())))
-
-
-def _unit_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    a, b, c = (points[triangles[:, k]] for k in range(3))
-    normal = np.cross(b - a, c - a)
-    return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
 def _surface_classes(mesh: TetMesh, given) -> np.ndarray:

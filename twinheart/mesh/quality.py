@@ -291,6 +291,21 @@ def enclosed_volume(points: Points, triangles: Triangles) -> float:
     return float(dot(cross(a, b), c).sum() / 6.0)
 
 
+def triangle_normals(points: Points, triangles: Triangles) -> Float[np.ndarray, "triangle 3"]:
+    """Unit normals of triangles; zero where one is flat.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh.quality import triangle_normals
+    >>> triangle_normals(np.eye(3), np.array([[0, 1, 2]])).round(3)
+    array([[0.577, 0.577, 0.577]])
+    """
+    a, b, c = (points[triangles[:, k]] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
+
+
 def boundary_triangles(tets: Tets) -> Triangles:
     """Faces that belong to one tetrahedron only, normals pointing out (of positive tetrahedra).
 
