@@ -19,7 +19,7 @@ from twinheart.mesh import TetMesh
 from twinheart.mesh.implicit import SurfaceClass
 
 _LV, _RV = SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM
-_DURRER = (  # name, ventricle, ab, rt, onset [ms]
+DURRER = (  # name, ventricle, ab, rt, onset [ms]
     ("LV septum, middle", _LV, 0.45, 0.83, 0.0),
     ("LV anterior, paraseptal", _LV, 0.65, 0.60, 0.0),
     ("LV posterior, paraseptal", _LV, 0.35, 0.05, 2.0),
@@ -91,7 +91,7 @@ def root_sites(mesh: TetMesh, *, radius: float = _RADIUS) -> tuple[RootSite, ...
             "with 'twinheart anatomy build'."
         )
     sites = []
-    for name, side, ab, rt, onset in _DURRER:
+    for name, side, ab, rt, onset in DURRER:
         surface = surfaces[side]
         if surface is None:
             continue

@@ -18,7 +18,9 @@ and is added from the nodes: as a histogram over arrival and APD factor, convolv
 difference of each class.
 """
 
+import dataclasses
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -31,10 +33,12 @@ from twinheart.tissue.template import ActionPotential, Templates
 from twinheart.tissue.wave import FOOT
 from twinheart.types import Array
 
-_STEP = 0.125  # ms, of the histogram of the front
+_STEP = 0.125  # ms, of the histogram of the front, and of the tables of what is filtered
 _EARLY = 50.0  # ms before time zero that arrivals may lie
 _FINE = 4.0  # ms that the front may take across a piece of a tetrahedron with four points
 _POINTS = 65_536  # handled at once
+# With a filter: time that a front may take across a piece, and step of the histogram, over its sd.
+_PER_SD, _SHARE = 8.0, 0.5
 # Classes of APD factors, a geometric series.
 _LEAST, _RATIO, _CLASSES = 0.5, 1.0125, 113
 _NEAR, _FAR = (5 - 5**0.5) / 20, (5 + 3 * 5**0.5) / 20  # four-point rule, exact for quadratics
@@ -59,6 +63,12 @@ class WaveEcg(eqx.Module):
         Barycentric coordinates of the points of a tetrahedron.
     start, sampling, n_times
         First time of the result [ms], interval [ms] and number of times.
+    step : float
+        Of the histogram of the front [ms].
+    lowpass : float
+        Standard deviation of the Gaussian that filters the result [ms]; 0: none.
+    crossing : float
+        Time that a front takes across a tetrahedron [ms].
     """
 
     templates: Templates
@@ -69,6 +79,16 @@ class WaveEcg(eqx.Module):
     start: float = eqx.field(static=True)
     sampling: float = eqx.field(static=True)
     n_times: int = eqx.field(static=True)
+    step: float = eqx.field(static=True, default=_STEP)
+    lowpass: float = eqx.field(static=True, default=0.0)
+    crossing: float = eqx.field(static=True, default=0.0)
+
+    def at(self, t: Float[np.ndarray, "time"], lowpass: float = 0.0) -> "WaveEcg":
+        """The same at other times and with another filter, see `wave_ecg`."""
+        places, timing = _sampling(t, self.crossing, lowpass)
+        blocks = _blocks(self.tets.reshape(-1, 4), len(places))
+        shares = _blocks(self.shares.reshape(-1, *self.shares.shape[2:]), len(places))
+        return dataclasses.replace(self, tets=blocks, shares=shares, places=places, **timing)
 
     @property
     def t(self) -> Float[np.ndarray, "time"]:
@@ -92,13 +112,9 @@ class WaveEcg(eqx.Module):
         (time, electrode) array
             Potentials [mV] at the times `t`.
         """
-        dtype = self.lead_field.dtype
-        reached = jnp.isfinite(lat)
-        lat = jnp.where(reached, lat, 0.0).astype(dtype)
-        result = self._front(lat, reached)
+        result = self.front(lat)
         if apd_factor is not None or self.templates.varies:
-            factor = self.templates.apd_factor * (1.0 if apd_factor is None else apd_factor)
-            result = result + self._difference(lat, reached, factor.astype(dtype))
+            result = result + self.difference(lat, apd_factor)
         return result
 
     def _steps(self, step: float) -> tuple[int, int, int]:
@@ -107,11 +123,12 @@ class WaveEcg(eqx.Module):
         foot = math.ceil(FOOT / step)
         return before, before + round(self.sampling * (self.n_times - 1) / step) + foot + 1, foot
 
-    def _front(self, lat, reached):
-        """Potentials as if all nodes had the first table."""
-        before, n, foot = self._steps(_STEP)
+    def front(self, lat: Float[Array, "node"]) -> Float[Array, "time electrode"]:
+        """Potentials as if all nodes had the first table [mV]."""
+        lat, reached = self._arrived(lat)
+        _, n, _ = self._steps(self.step)
         n_points, n_electrodes = len(self.places), self.shares.shape[-1]
-        places, begin = self.places.astype(lat.dtype), self.start - before * _STEP
+        places, begin = self.places.astype(lat.dtype), self.begin
 
         @jax.checkpoint
         def add(h, block):
@@ -119,20 +136,53 @@ class WaveEcg(eqx.Module):
             tau = lat[tets]
             strength = jnp.einsum("tk,tke->te", tau[:, 1:] - tau[:, :1], shares)
             strength = jnp.where(reached[tets].all(axis=1)[:, None], strength, 0.0) / n_points
-            place = ((tau @ places.T - begin) / _STEP).ravel()
+            place = ((tau @ places.T - begin) / self.step).ravel()
             rows = jnp.repeat(strength, n_points, axis=0)
             return _spread(h, place, rows), None
 
         h, _ = jax.lax.scan(add, jnp.zeros((n, n_electrodes), lat.dtype), (self.tets, self.shares))
-        s = _STEP * np.arange(-foot, n)
-        table = self.templates.tables[0]
-        rise = (table(s + _STEP / 2) - table(s - _STEP / 2)).astype(lat.dtype)
-        first, ratio = before + foot, round(self.sampling / _STEP)
-        phi = _convolved(h, rise)[first : first + ratio * (self.n_times - 1) + 1 : ratio]
-        return -phi / _STEP
+        return self.convolved(h)
 
-    def _difference(self, lat, reached, factor):
-        """What is added where action potentials are not those of the first table."""
+    def convolved(self, histogram: Float[Array, "bin electrode"]) -> Array:
+        """Potentials of a front whose strength at every bin of arrival is given [mV]."""
+        before, n, foot = self._steps(self.step)
+        first, ratio = before + foot, round(self.sampling / self.step)
+        kernel = self._kernel(self.step * np.arange(-foot, n)).astype(histogram.dtype)
+        phi = _convolved(histogram, kernel)
+        return -phi[first : first + ratio * (self.n_times - 1) + 1 : ratio]
+
+    @property
+    def begin(self) -> float:
+        """Time of the first bin of the histogram of the front [ms]."""
+        return self.start - self._steps(self.step)[0] * self.step
+
+    @property
+    def n_bins(self) -> int:
+        """Bins of the histogram of the front."""
+        return self._steps(self.step)[1]
+
+    def _kernel(self, s: Float[np.ndarray, "sample"]) -> Float[Array, "sample"]:
+        """Slope of the first table at times since arrival [mV/ms]."""
+        table = self.templates.tables[0]
+        if not self.lowpass:
+            half = self.step / 2
+            return (table(s + half) - table(s - half)) / self.step
+        fine, smooth = _filter(s, self.lowpass)
+        rise = (table(fine + _STEP / 2) - table(fine - _STEP / 2)) / _STEP
+        # Coefficients of the quadratic B-splines that pass through the filtered slope.
+        return jnp.asarray(_spline(len(s)) @ smooth) @ rise
+
+    def _arrived(self, lat):
+        reached = jnp.isfinite(lat)
+        return jnp.where(reached, lat, 0.0).astype(self.lead_field.dtype), reached
+
+    def difference(
+        self, lat: Float[Array, "node"], apd_factor: Float[Array, "node"] | None = None
+    ) -> Float[Array, "time electrode"]:
+        """What is added where action potentials are not those of the first table [mV]."""
+        lat, reached = self._arrived(lat)
+        factor = self.templates.apd_factor * (1.0 if apd_factor is None else apd_factor)
+        factor = factor.astype(lat.dtype)
         sampling, tables = self.sampling, self.templates.tables
         before, n, foot = self._steps(sampling)
         rows = jnp.where(reached, self.lead_field, 0.0).T
@@ -148,18 +198,37 @@ class WaveEcg(eqx.Module):
             )
         histogram = histogram.reshape(len(tables) * _CLASSES, n, -1)
         s = sampling * np.arange(-foot, n)
-        change = jnp.concatenate([_changes(table, tables[0], s) for table in tables])
+        change = jnp.concatenate([self._changes(table, s) for table in tables])
         phi = jax.vmap(_convolved)(histogram, change.astype(lat.dtype)).sum(axis=0)
         return phi[before + foot : before + foot + self.n_times]
+
+    def _changes(self, table: ActionPotential, s) -> Float[Array, "class sample"]:
+        """By how much the voltage of each class of APD factors departs from the first table's."""
+        first = self.templates.tables[0]
+        if not self.lowpass:
+            return _changes(table, first, s)
+        fine, smooth = _filter(s, self.lowpass)
+        return _changes(table, first, fine) @ jnp.asarray(smooth).T
+
+
+def _filter(s: np.ndarray, sd: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times at which a function is to be known, and the matrix that filters it at times `s`."""
+    margin = 4.0 * sd
+    fine = np.arange(s[0] - margin, s[-1] + margin + _STEP / 2, _STEP)
+    smooth = np.exp(-0.5 * ((s[:, None] - fine) / sd) ** 2)
+    return fine, smooth / smooth.sum(axis=1, keepdims=True)
+
+
+def _spline(n: int) -> Float[np.ndarray, "coefficient sample"]:
+    """From values at grid points to coefficients of the quadratic B-splines through them."""
+    return np.linalg.inv(sum(w * np.eye(n, k=k) for k, w in ((-1, 0.125), (0, 0.75), (1, 0.125))))
 
 
 def _changes(table: ActionPotential, first: ActionPotential, s) -> Float[Array, "class sample"]:
     """By how much the voltage of each class of APD factors departs from the first table's."""
     factors = _LEAST * _RATIO ** np.arange(_CLASSES)
     vm = jax.vmap(lambda factor: table(jnp.asarray(s), factor))(jnp.asarray(factors))
-    # Coefficients with which quadratic B-splines over the classes pass through these curves.
-    at_classes = sum(w * np.eye(_CLASSES, k=k) for k, w in ((-1, 0.125), (0, 0.75), (1, 0.125)))
-    return jnp.asarray(np.linalg.inv(at_classes)) @ (vm - first(jnp.asarray(s)))
+    return jnp.asarray(_spline(_CLASSES)) @ (vm - first(jnp.asarray(s)))
 
 
 def _taps(place):
@@ -196,6 +265,7 @@ def wave_ecg(
     t: Float[np.ndarray, "time"],
     *,
     crossing: float,
+    lowpass: float = 0.0,
     dtype=np.float32,
 ) -> WaveEcg:
     """Prepare the ECG of waves of a heart.
@@ -213,6 +283,8 @@ def wave_ecg(
     crossing : float
         Time that a front takes across a tetrahedron [ms]: its edge over the slowest velocity. It
         decides how many points of each tetrahedron are sampled.
+    lowpass : float
+        Filter the result by a Gaussian of this standard deviation [ms], the less work the wider.
     dtype : dtype
         Precision of the result.
 
@@ -244,6 +316,24 @@ def wave_ecg(
     >>> bool(phi[7, 0] > 0)
     True
     """
+    places, timing = _sampling(t, crossing, lowpass)
+    own = np.asarray(shares, dtype)[:, :, 1:].transpose(1, 2, 0)
+    lead_field = np.stack(
+        [np.bincount(tets.ravel(), row.ravel(), len(templates.table)) for row in shares]
+    ) if len(shares) else np.zeros((0, len(templates.table)))  # fmt: skip
+    return WaveEcg(
+        templates=templates,
+        lead_field=jnp.asarray(lead_field, dtype),
+        shares=_blocks(jnp.asarray(own), len(places)),
+        tets=_blocks(jnp.asarray(tets, jnp.int32), len(places)),
+        places=places,
+        crossing=float(crossing),
+        **timing,
+    )
+
+
+def _sampling(t, crossing: float, lowpass: float) -> tuple[Array, dict[str, Any]]:
+    """Places within a tetrahedron, times and step of the histogram."""
     t = np.asarray(t, dtype=float)
     steps = np.diff(t)
     ratio = steps[0] / _STEP if t.size > 1 else 0.0
@@ -252,25 +342,28 @@ def wave_ecg(
             f"the ECG of a wave needs at least two times, equally spaced by a multiple of {_STEP} "
             f"ms; got {t.size} from {t[:2].tolist()} on."
         )
-    places = sample_places(crossing)
-    block = max(1, _POINTS // len(places))
-    n_blocks = -(-len(tets) // block)
-    absent = n_blocks * block - len(tets)
-    own = np.pad(np.asarray(shares, dtype)[:, :, 1:], ((0, 0), (0, absent), (0, 0)))
-    padded = np.pad(np.asarray(tets, np.int32), ((0, absent), (0, 0)))
-    lead_field = np.stack(
-        [np.bincount(tets.ravel(), row.ravel(), len(templates.table)) for row in shares]
-    ) if len(shares) else np.zeros((0, len(templates.table)))  # fmt: skip
-    return WaveEcg(
-        templates=templates,
-        lead_field=jnp.asarray(lead_field, dtype),
-        shares=jnp.asarray(own.transpose(1, 2, 0).reshape(n_blocks, block, 3, len(shares))),
-        tets=jnp.asarray(padded.reshape(n_blocks, block, 4)),
-        places=jnp.asarray(places),
-        start=float(t[0]),
-        sampling=float(steps[0]),
-        n_times=len(t),
-    )
+    step = _STEP
+    if lowpass > 0:
+        crossing *= min(1.0, _FINE / (_PER_SD * lowpass))
+        while step < _SHARE * lowpass and (ratio / (2.0 * step / _STEP)) % 1 < 1e-6:
+            step *= 2.0
+    timing = {
+        "start": float(t[0]),
+        "sampling": float(steps[0]),
+        "n_times": len(t),
+        "step": step,
+        "lowpass": float(lowpass),
+    }
+    return jnp.asarray(sample_places(crossing)), timing
+
+
+def _blocks(rows: Array, n_places: int) -> Array:
+    """Rows of tetrahedra in blocks that are handled at once, the last one filled with zeros."""
+    block = max(1, _POINTS // n_places)
+    n_blocks = -(-len(rows) // block)
+    absent = n_blocks * block - len(rows)
+    padded = jnp.pad(rows, ((0, absent), *((0, 0),) * (rows.ndim - 1)))
+    return padded.reshape(n_blocks, block, *rows.shape[1:])
 
 
 def sample_places(crossing: float) -> Float[np.ndarray, "point 4"]:

@@ -1,0 +1,391 @@
+"""From a twin to the forward model of its calibration: sites, fields, leads."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from twinheart.anatomy import Heart
+from twinheart.anatomy.chart import chart_of
+from twinheart.anatomy.coordinates import add_coordinates, coordinates_of
+from twinheart.anatomy.endocardium import endocardium
+from twinheart.anatomy.frame import heart_frame
+from twinheart.anatomy.root_sites import DURRER
+from twinheart.anatomy.surfaces import tag_surfaces
+from twinheart.calibration.model import (
+    Body,
+    Conduction,
+    Excitation,
+    Model,
+    Repolarisation,
+)
+from twinheart.calibration.observation import Observation
+from twinheart.calibration.parameters import Parameters
+from twinheart.ecg import Electrodes, lead_shares
+from twinheart.ecg.leads import lead_weights
+from twinheart.ecg.movable_field import movable_field
+from twinheart.errors import InputError, ModelError
+from twinheart.mesh import TetMesh
+from twinheart.mesh.implicit import SurfaceClass
+from twinheart.mesh.quality import mean_edge
+from twinheart.tissue import NonConducting, build_eikonal
+from twinheart.tissue.conductivity import by_region
+from twinheart.tissue.purkinje import FAST_TAG
+from twinheart.tissue.template import templates_of
+from twinheart.tissue.wave_ecg import wave_ecg
+from twinheart.twin import Twin, intracellular_tensor
+
+_LV, _RV = SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM
+_RADIUS = 2.0  # mm: at least, of the ball around a site in which arrival is exact
+_SPREAD = 0.7  # of the distance between the places of a smooth field: width of each
+# Velocities of parts that do not conduct are never used; any positive number does.
+_NOWHERE = (1.0, 1.0, 1.0)
+
+
+class StartSite(eqx.Module):
+    """A place on an endocardium where excitation may start.
+
+    Parameters
+    ----------
+    name : str
+        Anatomical name.
+    right : bool
+        In the right ventricle.
+    ab, rt : float
+        Height and rotation, see `twinheart.anatomy.endocardium`.
+    onset : float
+        After the onset of the QRS [ms].
+    """
+
+    name: str = eqx.field(static=True)
+    right: bool = eqx.field(static=True)
+    ab: float
+    rt: float
+    onset: float
+
+
+def prepared_heart(heart: Heart) -> Heart:
+    """The heart with tagged surfaces and coordinates, found where it has none.
+
+    Raises
+    ------
+    MeshError
+        If its shape is no heart's.
+    """
+    mesh = heart.mesh
+    if "surf_class" not in mesh.point_fields:
+        mesh = tag_surfaces(mesh)
+    if coordinates_of(mesh) is None:
+        mesh = add_coordinates(mesh)
+    return heart if mesh is heart.mesh else Heart(mesh, heart.f0, heart.s0, heart.regions)
+
+
+def start_sites(heart: Heart, count: int = len(DURRER)) -> tuple[StartSite, ...]:
+    """Sites of a normal beat, and further ones between them.
+
+    Parameters
+    ----------
+    heart : Heart
+        Ventricles with tagged surfaces, see `prepared_heart`.
+    count : int
+        How many. The first ten are those of `twinheart.anatomy.root_sites`; each further one lies
+        on the endocardium as far as possible from all before, and starts when a wave of 1.5 m/s
+        from them would arrive.
+
+    Returns
+    -------
+    tuple of StartSite
+        Those in ventricles that the heart has.
+
+    Raises
+    ------
+    ModelError
+        If fewer than one is asked for.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy import demo_heart
+    >>> from twinheart.calibration.build import prepared_heart, start_sites
+    >>> [site.name for site in start_sites(prepared_heart(demo_heart()), 12)][-2:]
+    ['LV 11', 'RV 12']
+    """
+    if count < 1:
+        raise ModelError(f"{count} sites, expected at least 1.")
+    surfaces = {side: endocardium(heart.mesh, side) for side in (_LV, _RV)}
+    sites, places = [], []
+    for name, side, ab, rt, onset in DURRER[:count]:
+        surface = surfaces[side]
+        if surface is not None:
+            sites.append(StartSite(name, side == _RV, ab, rt, onset))
+            places.append(surface.place(ab, rt))
+    known = [(side, surface) for side, surface in surfaces.items() if surface is not None]
+    points = np.concatenate([s.points[s.ab < 0.85] for _, s in known])
+    ab = np.concatenate([s.ab[s.ab < 0.85] for _, s in known])
+    rt = np.concatenate([s.rt[s.ab < 0.85] for _, s in known])
+    right = np.concatenate([np.full((s.ab < 0.85).sum(), side == _RV) for side, s in known])
+    while len(sites) < count and len(points):
+        gap = np.linalg.norm(points[:, None] - np.stack(places), axis=2)
+        far = int(gap.min(axis=1).argmax())
+        onset = min(s.onset + g / 1.5 for s, g in zip(sites, gap[far], strict=True))
+        name = f"{'RV' if right[far] else 'LV'} {len(sites) + 1}"
+        sites.append(StartSite(name, bool(right[far]), float(ab[far]), float(rt[far]), onset))
+        places.append(points[far])
+    return tuple(sites)
+
+
+def field_places(heart: Heart, count: int) -> Float[np.ndarray, "place 3"]:
+    """Places of a smooth field: each as far as possible from all before.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy import demo_heart
+    >>> from twinheart.calibration.build import field_places
+    >>> field_places(demo_heart(), 12).shape
+    (12, 3)
+    """
+    points = heart.mesh.points
+    chosen = [int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmax())]
+    gap = np.full(len(points), np.inf)
+    while len(chosen) < min(count, len(points)):
+        gap = np.minimum(gap, np.linalg.norm(points - points[chosen[-1]], axis=1))
+        chosen.append(int(gap.argmax()))
+    return points[chosen]
+
+
+def build_model(
+    twin: Twin,
+    data: Observation,
+    free: Parameters,
+    *,
+    sites: Sequence[StartSite] = (),
+    places: Float[np.ndarray, "place 3"] | None = None,
+    dtype=np.float32,
+) -> Model:
+    """Build the forward model of a calibration.
+
+    Parameters
+    ----------
+    twin : Twin
+        Heart (see `prepared_heart`), cells, velocities, electrodes; with a Purkinje tree,
+        excitation starts at its roots, and `sites` are left out.
+    data : Observation
+        Its leads, times and filter are those of the predicted ECG.
+    free : Parameters
+        What is going to change; only that is prepared for.
+    sites : sequence of StartSite
+        Where excitation starts.
+    places : (place, 3) array, optional
+        Of smooth fields, see `field_places` [mm].
+    dtype : dtype
+        Precision of potentials.
+
+    Returns
+    -------
+    Model
+        Call it with values.
+
+    Raises
+    ------
+    InputError
+        If a parameter makes no sense with this twin.
+    ModelError
+        If the twin has no electrodes, or nowhere to start.
+    """
+    if twin.electrodes is None:
+        raise ModelError("the twin has no electrodes: there is no ECG to compare.")
+    moving = any(name.split(".")[0] in ("electrode", "pose") for name in _names(free))
+    if moving and twin.lead_field is not None:
+        raise InputError(
+            "electrodes and the heart's pose cannot move in a stored lead field: leave the lead "
+            "field out (unbounded medium), or those parameters."
+        )
+    problem, conduction = _conduction(twin, free, places)
+    names, weights = _weights(twin.electrodes, data.names)
+    sigma_i = intracellular_tensor(twin)
+    mesh = twin.heart.mesh
+    if twin.lead_field is None:
+        shares = lead_shares(mesh, twin.electrodes, sigma_i, dtype=dtype)
+    else:
+        twin.lead_field.check(twin.heart, sigma_i=sigma_i)
+        shares = np.asarray(twin.lead_field.shares)
+    templates = templates_of(twin.heart, twin.cell)
+    slowest = float(jnp.min(conduction.base)) * (0.7 if "cv_t" in free else 1.0)
+    wave = wave_ecg(
+        mesh.tets,
+        np.einsum("le,etk->ltk", weights, shares),
+        templates,
+        data.t,
+        crossing=mean_edge(mesh) / slowest,
+        lowpass=data.lowpass,
+        dtype=dtype,
+    )
+    body = Body(
+        leads=names,
+        weights=jnp.asarray(weights),
+        positions=jnp.asarray(twin.electrodes.positions),
+        centre=jnp.asarray(heart_frame(mesh).centre),
+        moved=_moved(free, twin.electrodes),
+        field=movable_field(mesh, sigma_i, dtype=dtype) if moving else None,
+    )
+    return Model(
+        problem=problem,
+        conduction=conduction,
+        excitation=_excitation(twin, sites),
+        repolarisation=_repolarisation(twin.heart, np.asarray(templates.apd90), free, places),
+        body=body,
+        wave=wave,
+    )
+
+
+def _names(free: Parameters) -> list[str]:
+    return [entry.name for entry in free.entries]
+
+
+def _labels(free: Parameters, name: str) -> tuple[str, ...]:
+    return next((entry.labels for entry in free.entries if entry.name == name), ())
+
+
+def _weights(electrodes: Electrodes, leads: Sequence[str]):
+    formed, weights = lead_weights(electrodes.names)
+    missing = [name for name in leads if name not in formed]
+    if missing:
+        raise InputError(
+            f"the electrodes {', '.join(electrodes.names)} do not form the leads "
+            f"{', '.join(missing)}: give those electrodes, or leave the leads out."
+        )
+    return tuple(leads), weights[[formed.index(name) for name in leads]]
+
+
+def _conduction(twin: Twin, free: Parameters, places):
+    """The eikonal problem with rows of velocities, and what sets them."""
+    heart = twin.heart
+    own_rows = "cv_field" in free
+    tissues = by_region(heart, twin.conductivity, "conductivity")
+    problem = build_eikonal(heart, twin.conductivity, purkinje=twin.purkinje)
+    base, tags = np.asarray(problem.velocity, float), np.asarray(problem.tags)
+    tree = None
+    if twin.purkinje is not None:
+        base, tree = base[:-1], jnp.asarray(base[-1])
+    base = base[: len(tags)]
+    count = np.array([(heart.regions == tag).sum() for tag in tags])
+    fast = tags >= FAST_TAG
+    usual = base[np.where(fast, 0, count).argmax()]
+    row = basis = None
+    if own_rows:
+        if any(isinstance(tissue, NonConducting) for tissue in tissues.values()):
+            raise InputError(
+                "cv_field does not work beside regions that do not conduct: free cv_scale of "
+                "regions instead."
+            )
+        row = np.searchsorted(tags, heart.regions)
+        problem = build_eikonal(heart, base[row], purkinje=twin.purkinje)
+        centroids = heart.mesh.points[heart.mesh.tets].mean(axis=1)
+        basis = _basis(centroids, places, len(_labels(free, "cv_field")))
+        basis = jnp.where(jnp.asarray(fast[row])[:, None], 0.0, basis)
+    scaled = [_tag_row(label, tags) for label in _labels(free, "cv_scale")]
+    conduction = Conduction(
+        base=jnp.asarray(base),
+        usual=jnp.asarray(usual),
+        fast=fast,
+        scaled=np.array(scaled, dtype=np.int32),
+        row=row,
+        basis=basis,
+        tree=tree,
+    )
+    return problem, conduction
+
+
+def _tag_row(label: str, tags: np.ndarray) -> int:
+    if not label.isdigit() or int(label) not in tags:
+        raise InputError(
+            f"cv_scale[{label}]: no region that conducts has this tag; there are {tags.tolist()}."
+        )
+    return int(np.flatnonzero(tags == int(label))[0])
+
+
+def _basis(points, places, count: int):
+    """Bell curves around places, scaled so that a field of ones is about one everywhere."""
+    if places is None or len(places) != count:
+        raise InputError(
+            f"a smooth field of {count} numbers needs as many places, got "
+            f"{0 if places is None else len(places)}: take them from field_places."
+        )
+    between = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(count)
+    width = _SPREAD * between.min(axis=1).mean()
+    bells = np.exp(-0.5 * (np.linalg.norm(points[:, None] - places, axis=2) / width) ** 2)
+    return jnp.asarray(bells / np.maximum(bells.sum(axis=1, keepdims=True), 1e-12))
+
+
+def _excitation(twin: Twin, sites: Sequence[StartSite]):
+    mesh = twin.heart.mesh
+    if twin.purkinje is not None:
+        tree = twin.purkinje.tree
+        roots = np.asarray(tree.roots) + mesh.n_nodes
+        zero = jnp.zeros(len(roots))
+        left = [_is_left(mesh, tree.points[root]) for root in np.asarray(tree.roots)]
+        names = tuple(f"root {k + 1}" for k in range(len(roots)))
+        return Excitation(names, ~np.array(left), zero, zero, zero, (), 0.0, roots)
+    if not sites:
+        raise ModelError("there is nowhere to start: give sites or a Purkinje tree.")
+    right = np.array([site.right for site in sites])
+    surfaces = [endocardium(mesh, side) for side in (_LV, _RV)]
+    if surfaces[0] is None or (right.any() and surfaces[1] is None):
+        raise ModelError("the heart has no endocardium tagged where sites are to lie.")
+    charts = tuple(chart_of(s) for s in surfaces if s is not None)
+    return Excitation(
+        names=tuple(site.name for site in sites),
+        right=right,
+        ab=jnp.array([float(site.ab) for site in sites]),
+        rt=jnp.array([float(site.rt) for site in sites]),
+        onset=jnp.array([float(site.onset) for site in sites]),
+        charts=charts,
+        radius=max(_RADIUS, mean_edge(mesh)),
+    )
+
+
+def _is_left(mesh: TetMesh, place) -> bool:
+    """Whether a root of the tree belongs to the left ventricle."""
+    classes = mesh.point_fields["surf_class"]
+    gap = [
+        np.linalg.norm(mesh.points[classes == side] - place, axis=1).min(initial=np.inf)
+        for side in (_LV, _RV)
+    ]
+    return gap[0] <= gap[1]
+
+
+def _repolarisation(heart: Heart, usual, free: Parameters, places) -> Repolarisation:
+    """Directions of APD gradients, each from -1/2 to 1/2 and of mean 0."""
+    at = coordinates_of(heart.mesh)
+    if at is None:
+        raise ModelError("the heart has no coordinates: see prepared_heart.")
+    frame = heart_frame(heart.mesh)
+    along = {
+        "apd.ab": at.ab,
+        "apd.tm": at.tm,
+        "apd.ap": heart.mesh.points @ frame.anterior,
+        "apd.rvlv": heart.mesh.points @ frame.rv,
+    }
+    gradients = {}
+    for name, place in along.items():
+        scaled = place / np.ptp(place)
+        gradients[name] = jnp.asarray(scaled - scaled.mean())
+    count = len(_labels(free, "apd.field"))
+    basis = _basis(heart.mesh.points, places, count) if count else None
+    return Repolarisation(jnp.asarray(usual), gradients, basis)
+
+
+def _moved(free: Parameters, electrodes: Electrodes):
+    labels = {name: _labels(free, name) for name in ("electrode.x", "electrode.y", "electrode.z")}
+    given = [own for own in labels.values() if own]
+    if any(own != given[0] for own in given):
+        raise InputError("electrode.x, .y and .z must move the same electrodes.")
+    moved = given[0] if given else ()
+    unknown = [label for label in moved if label not in electrodes.names]
+    if unknown:
+        raise InputError(
+            f"there are no electrodes {', '.join(unknown)}; there are "
+            f"{', '.join(electrodes.names)}."
+        )
+    return np.array([electrodes.names.index(label) for label in moved], dtype=np.int32)

@@ -1,0 +1,390 @@
+"""Fit a heart to an ECG: activation by the QRS, repolarisation by the T wave, with uncertainty."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from twinheart.anatomy import Heart
+from twinheart.calibration.build import (
+    StartSite,
+    build_model,
+    field_places,
+    prepared_heart,
+    start_sites,
+)
+from twinheart.calibration.coarse import coarse_heart
+from twinheart.calibration.defaults import QRS, T_WAVE, parameter
+from twinheart.calibration.fit import Fit, fit
+from twinheart.calibration.measured import MeasuredBeat
+from twinheart.calibration.model import Prediction
+from twinheart.calibration.objective import Objective
+from twinheart.calibration.observation import INDEPENDENT, Observation, observe
+from twinheart.calibration.parameters import Parameters
+from twinheart.calibration.posterior import Posterior, laplace
+from twinheart.calibration.priors import Prior
+from twinheart.calibration.search import search
+from twinheart.ecg import Electrodes, LeadField
+from twinheart.errors import InputError
+from twinheart.tissue import Velocities, fast_endocardium
+from twinheart.tissue.conductivity import Conduction
+from twinheart.tissue.purkinje import ConductionSystem
+from twinheart.twin import Twin
+
+_BEFORE, _AFTER = 20.0, 25.0  # ms of the QRS stage beyond the QRS
+_T_GAP, _T_AFTER = 15.0, 40.0  # ms between QRS and T stage, and beyond the end of the T wave
+_T_BANDWIDTH = 30.0  # Hz: the T wave has nothing above
+_LBBB, _RBBB = 65.0, -38.0  # ms: delay of the left ventricle in starts with a bundle branch block
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Settings(NamedTuple):
+    """How to calibrate.
+
+    Attributes
+    ----------
+    sites : int
+        Sites of early activation.
+    free : tuple of str
+        Parameters of the QRS stage, see `twinheart.calibration.KNOWN`.
+    t_wave : tuple of str
+        Parameters of the T stage; empty to leave it out.
+    labels : dict of str to sequence of str
+        Of parameters that need some; fields take a number of places as ``("12",)``.
+    priors : dict of str to Prior
+        Instead of the usual ones.
+    bandwidth : float
+        Of model and data in the QRS stage [Hz].
+    noise : float or None
+        Standard deviation of the noise [mV]; None: as measured.
+    discrepancy : float
+        What no parameter explains, over the largest amplitude.
+    starts, keep : int
+        Starts that are screened, and fitted from, on the coarse heart.
+    coarse_nodes : int
+        Nodes of the coarse heart.
+    iterations : int
+        Of the last fit, on the heart itself.
+    fast_endocardium : bool
+        Let the endocardium conduct fast; not with a Purkinje tree.
+    seed : int
+        Of the starts.
+    """
+
+    sites: int = 16
+    free: tuple[str, ...] = QRS
+    t_wave: tuple[str, ...] = T_WAVE
+    labels: Mapping[str, Sequence[str]] = MappingProxyType({})
+    priors: Mapping[str, Prior] = MappingProxyType({})
+    bandwidth: float = 100.0
+    noise: float | None = None
+    discrepancy: float = 0.02
+    starts: int = 40
+    keep: int = 3
+    coarse_nodes: int = 4000
+    iterations: int = 25
+    fast_endocardium: bool = True
+    seed: int = 0
+
+
+class Stage(eqx.Module):
+    """One stage of a calibration.
+
+    Attributes
+    ----------
+    objective : Objective
+        Model and data.
+    fit : Fit
+        Best fit.
+    posterior : Posterior
+        Around it.
+    others : list of Fit
+        Fits on the coarse heart, best first.
+    """
+
+    objective: Objective
+    fit: Fit
+    posterior: Posterior
+    others: list[Fit]
+
+    @property
+    def prediction(self) -> Prediction:
+        """The model at the best fit."""
+        return self.objective.predict(jnp.asarray(self.fit.u))
+
+    @property
+    def correlation(self) -> dict[str, float]:
+        """Correlation of every lead with the data of this stage."""
+        model = np.asarray(self.prediction.signals)
+        data = np.asarray(self.objective.data.signals)
+        found = [np.corrcoef(a, b)[0, 1] for a, b in zip(model.T, data.T, strict=True)]
+        return dict(zip(self.objective.data.names, map(float, found), strict=True))
+
+
+class Calibration(eqx.Module):
+    """A calibrated twin.
+
+    Attributes
+    ----------
+    twin : Twin
+        Heart, cells, velocities before the fit, electrodes.
+    sites : tuple of StartSite
+        Where excitation started before the fit.
+    beat : MeasuredBeat
+        What was fitted, turned over if that was found.
+    qrs : Stage
+        Activation.
+    t_wave : Stage or None
+        Repolarisation, given the activation.
+    places : (place, 3) array or None
+        Of smooth fields [mm].
+    remarks : tuple of str
+        What was assumed and found, in sentences.
+    """
+
+    twin: Twin
+    sites: tuple[StartSite, ...]
+    beat: MeasuredBeat
+    qrs: Stage
+    t_wave: Stage | None
+    places: Float[np.ndarray, "place 3"] | None
+    remarks: tuple[str, ...]
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """Fitted values of all parameters."""
+        return dict((self.t_wave or self.qrs).fit.values)
+
+    @property
+    def lat(self) -> Float[np.ndarray, "node"]:
+        """Activation after the measured onset of the QRS [ms]."""
+        return np.asarray(self.qrs.prediction.lat)
+
+    @property
+    def repol(self) -> Float[np.ndarray, "node"]:
+        """Repolarisation after the measured onset of the QRS [ms]."""
+        found = (self.t_wave or self.qrs).prediction
+        return np.asarray(found.lat + found.apd)
+
+
+def calibrate(
+    heart: Heart,
+    beat: MeasuredBeat,
+    electrodes: Electrodes | None = None,
+    *,
+    cell: Any = "tentusscher2006-epi",
+    conduction: Conduction | dict[int, Conduction] | None = None,
+    purkinje: ConductionSystem | None = None,
+    lead_field: LeadField | None = None,
+    settings: Settings | None = None,
+    either_polarity: bool = False,
+    checkpoint: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Fit a heart to a beat.
+
+    Parameters
+    ----------
+    heart : Heart
+        Ventricles with fibres; surfaces and coordinates are found where they are missing.
+    beat : MeasuredBeat
+        From `measured_beat`.
+    electrodes : Electrodes, optional
+        Where the ECG was taken; not with a lead field, which has its own.
+
+    Other Parameters
+    ----------------
+    cell, conduction, purkinje, lead_field
+        Of the twin, see `twinheart.Twin`.
+    settings : Settings, optional
+        How to calibrate.
+    either_polarity : bool
+        The sign of the ECG is not known: fit it turned over, too, and keep the better one.
+    checkpoint : path, optional
+        Where the last fit of the QRS stage is kept, to go on after an interruption.
+    progress : callable, optional
+        Called with stage, iteration, loss, and an estimate of the seconds left.
+
+    Returns
+    -------
+    Calibration
+        Fits, posterior, predictions.
+
+    Raises
+    ------
+    InputError, ModelError, MeshError, SolverError
+        If parameters, heart, electrodes or ECG do not fit together.
+
+    Examples
+    --------
+    See ``notebooks/05_calibrate``.
+    """
+    chosen = Settings() if settings is None else settings
+    say = _quiet if progress is None else progress
+    heart = prepared_heart(heart)
+    sites = () if purkinje is not None else start_sites(heart, chosen.sites)
+    tissue = Velocities() if conduction is None else conduction
+    fast = chosen.fast_endocardium and purkinje is None
+
+    def twin_of(heart: Heart) -> Twin:
+        made, cells, tissues = heart, Twin(heart, cell=cell).cell, tissue
+        if fast:
+            made, cells, tissues = fast_endocardium(heart, cells, tissue)
+        return Twin(made, cells, tissues, electrodes, purkinje, lead_field)
+
+    twin = twin_of(heart)
+    free, places = _free(chosen.free, chosen, sites, purkinje is not None, heart)
+    data = _qrs_data(beat, chosen, twin.electrodes)
+    remarks = list(beat.remarks)
+    say({"stage": "model"})
+    model = build_model(twin, data, free, sites=sites, places=places)
+    objective, rough = Objective(model, data, free), None
+    if lead_field is None and purkinje is None:
+        small = coarse_heart(heart, chosen.coarse_nodes)
+        if small is not heart:
+            rough = Objective(
+                build_model(twin_of(small), data, free, sites=sites, places=places), data, free
+            )
+    rough = objective if rough is None else rough
+    starts = _starts(free, chosen)
+    say({"stage": "search"})
+    others = _searched(rough, starts, chosen, say)
+    if either_polarity:
+        turned = beat.turned()
+        say({"stage": "search, turned over"})
+        opposite = _searched(
+            _with_data(rough, _qrs_data(turned, chosen, twin.electrodes)), starts, chosen, say
+        )
+        if opposite[0].loss < others[0].loss:
+            beat, others = turned, opposite
+            objective = _with_data(objective, _qrs_data(beat, chosen, twin.electrodes))
+            remarks.append("the ECG has the opposite sign of the usual one and was turned over")
+    say({"stage": "fit"})
+    best = fit(
+        objective,
+        others[0].u,
+        iterations=chosen.iterations,
+        checkpoint=checkpoint,
+        progress=_named("fit", say),
+    )
+    qrs = Stage(objective, best, laplace(objective, best), others)
+    t_wave = None
+    if chosen.t_wave and np.isfinite(beat.t_end):
+        t_wave = _t_stage(twin, beat, sites, chosen, best, heart, say)
+    elif chosen.t_wave:
+        remarks.append("the ECG shows no complete T wave: repolarisation was not fitted")
+    return Calibration(twin, tuple(sites), beat, qrs, t_wave, places, tuple(remarks))
+
+
+def _quiet(_: dict[str, Any]) -> None:
+    pass
+
+
+def _named(stage: str, say: Progress) -> Progress:
+    return lambda done: say({"stage": stage, **done})
+
+
+def _with_data(objective: Objective, data: Observation) -> Objective:
+    return eqx.tree_at(lambda o: o.data, objective, data)
+
+
+def _free(names: Sequence[str], chosen: Settings, sites, with_tree: bool, heart: Heart):
+    """Parameters that make sense with what there is, and the places of smooth fields."""
+    if with_tree:
+        names = [n for n in names if not n.startswith("site.") or n == "site.onset"]
+        names = [n for n in names if n not in ("cv_endo", "site.onset")]
+        names += [n for n in ("purkinje_cv",) if n not in names]
+    if not chosen.fast_endocardium:
+        names = [n for n in names if n != "cv_endo"]
+    entries, places = [], None
+    for name in names:
+        labels = tuple(chosen.labels.get(name, ()))
+        if name.endswith("field"):
+            count = int(labels[0]) if len(labels) == 1 and labels[0].isdigit() else 12
+            places = field_places(heart, count)
+            labels = tuple(str(k + 1) for k in range(count))
+        elif name == "gain.lead" and not labels:
+            labels = INDEPENDENT
+        entries.append(parameter(name, labels=labels, prior=chosen.priors.get(name), sites=sites))
+    return Parameters(entries), places
+
+
+def _leads(beat: MeasuredBeat, electrodes: Electrodes | None) -> tuple[str, ...]:
+    if electrodes is None:
+        raise InputError("no electrodes: give their places, or a lead field.")
+    from twinheart.ecg.leads import lead_weights
+
+    formed, _ = lead_weights(electrodes.names)
+    names = tuple(n for n in INDEPENDENT if n in beat.ecg.names and n in formed)
+    if not names:
+        raise InputError(
+            f"the ECG has the leads {', '.join(beat.ecg.names)} and the electrodes form "
+            f"{', '.join(formed)}: they have none of {', '.join(INDEPENDENT)} in common."
+        )
+    return names
+
+
+def _qrs_data(beat: MeasuredBeat, chosen: Settings, electrodes) -> Observation:
+    t = np.asarray(beat.ecg.t, float) - beat.onset
+    window = (max(-_BEFORE, float(t[0])), min(beat.offset - beat.onset + _AFTER, float(t[-1])))
+    return _observed(beat, chosen, electrodes, window, chosen.bandwidth)
+
+
+def _observed(beat, chosen: Settings, electrodes, window, bandwidth) -> Observation:
+    noise = beat.noise if chosen.noise is None else chosen.noise
+    size = float(np.nanmax(np.abs(np.asarray(beat.ecg.signals))))
+    return observe(
+        beat.ecg,
+        onset=beat.onset,
+        window=window,
+        bandwidth=bandwidth,
+        noise=noise,
+        discrepancy=chosen.discrepancy * size,
+        leads=_leads(beat, electrodes),
+    )
+
+
+def _starts(free: Parameters, chosen: Settings) -> Float[np.ndarray, "start parameter"]:
+    """The centre of the prior, both bundle branch blocks, and draws from the prior."""
+    rng = np.random.default_rng(chosen.seed)
+    zero = np.zeros(len(free))
+    fixed = [zero]
+    if "lv_delay" in free:
+        k = free.names.index("lv_delay")
+        for delay in (_LBBB, _RBBB):
+            block = zero.copy()
+            block[k] = free.standard({"lv_delay": delay})[k]
+            fixed.append(block)
+    count = max(chosen.starts - len(fixed), 0)
+    # sites stay near where a beat is known to begin: a dozen of them at random start nowhere
+    spread = np.where([name.startswith("site.") for name in free.names], 0.3, 1.0)
+    return np.concatenate([np.stack(fixed), rng.normal(size=(count, len(free))) * spread])
+
+
+def _searched(rough: Objective, starts, chosen: Settings, say: Progress) -> list[Fit]:
+    return search(rough, starts, keep=chosen.keep, progress=_named("search", say))
+
+
+def _t_stage(twin, beat, sites, chosen: Settings, best: Fit, heart, say: Progress) -> Stage:
+    """Repolarisation, the activation being known."""
+    free, places = _free(chosen.t_wave, chosen, (), False, heart)
+    begin = beat.offset - beat.onset + _T_GAP
+    end = min(beat.t_end - beat.onset + _T_AFTER, float(beat.ecg.t[-1]) - beat.onset)
+    data = _observed(beat, chosen, twin.electrodes, (begin, end), _T_BANDWIDTH)
+    say({"stage": "T wave"})
+    model = build_model(twin, data, free, sites=sites, places=places)
+    objective = Objective(model, data, free, fixed=_kept(best.values))
+    rng = np.random.default_rng(chosen.seed + 1)
+    starts = np.concatenate([np.zeros((1, len(free))), rng.normal(size=(15, len(free)))])
+    fits = search(objective, starts, keep=2, progress=_named("T wave", say))
+    return Stage(objective, fits[0], laplace(objective, fits[0]), fits[1:])
+
+
+def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that hold in the T stage, too: what moves the activation, and the leads."""
+    return {name: value for name, value in values.items() if name != "cv_field"}

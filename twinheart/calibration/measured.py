@@ -1,0 +1,128 @@
+"""From a record to the one beat that a twin is fitted to."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from twinheart.ecg import Ecg, average_beat, clean_ecg, delineate, find_beats
+from twinheart.errors import InputError
+
+# Peak-to-peak of the largest lead [mV]: adult QRS complexes lie well within.
+_SMALLEST, _LARGEST = 0.05, 20.0
+_LEAST_NOISE = 0.005  # mV: digitisation, and what filters leave
+_USUAL_NOISE = 0.025  # mV, of a single beat, where nothing can be averaged
+_OTHERS = 0.05  # share of beats of another shape from which on the user is told
+
+
+class MeasuredBeat(NamedTuple):
+    """One beat, and when its waves begin and end.
+
+    Attributes
+    ----------
+    ecg : Ecg
+        Beat [mV].
+    onset, offset : float
+        Of the QRS, on its clock [ms].
+    t_end : float
+        End of the T wave; NaN where there is none.
+    noise : float
+        Standard deviation of the noise left [mV].
+    polarity : int
+        -1 where the leads were turned over, else 1.
+    remarks : tuple of str
+        What was assumed and done, in sentences.
+    """
+
+    ecg: Ecg
+    onset: float
+    offset: float
+    t_end: float
+    noise: float
+    polarity: int
+    remarks: tuple[str, ...]
+
+    def turned(self) -> "MeasuredBeat":
+        """All leads turned over."""
+        signals = -np.asarray(self.ecg.signals)
+        return self._replace(ecg=Ecg(self.ecg.t, signals, self.ecg.names), polarity=-self.polarity)
+
+
+def measured_beat(ecg: Ecg, *, arbitrary: bool = False) -> MeasuredBeat:
+    """Find the beat of a record: cleaned, the usual beats averaged, its waves delineated.
+
+    Parameters
+    ----------
+    ecg : Ecg
+        A record of one or more beats [mV], or of any unit if `arbitrary`.
+    arbitrary : bool
+        Amplitudes mean nothing: they are scaled so that the largest lead has 2 mV.
+
+    Returns
+    -------
+    MeasuredBeat
+        For `twinheart.calibration.calibrate`.
+
+    Raises
+    ------
+    InputError
+        If no complete QRS complex is there, or the amplitude shows another unit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.ecg import Ecg
+    >>> from twinheart.calibration import measured_beat
+    >>> t = np.arange(0.0, 600.0)
+    >>> beat = np.exp(-(((t - 200) / 12) ** 2)) + 0.3 * np.exp(-(((t - 450) / 40) ** 2))
+    >>> found = measured_beat(Ecg(t, beat[:, None], ("V2",)))
+    >>> bool(150 < found.onset < 190), found.noise
+    (True, 0.025)
+    """
+    remarks: list[str] = []
+    size = float(np.nanmax(np.ptp(np.nan_to_num(np.asarray(ecg.signals)), axis=0), initial=0.0))
+    if not size > 0:
+        raise InputError("the ECG is flat: there is nothing to fit.")
+    if arbitrary:
+        ecg = Ecg(ecg.t, np.asarray(ecg.signals) * (2.0 / size), ecg.names)
+    elif not _SMALLEST <= size <= _LARGEST:
+        unit = "uV" if size > _LARGEST else "V"
+        raise InputError(
+            f"the largest lead has {size:.3g} mV from peak to peak, expected {_SMALLEST:g} to "
+            f"{_LARGEST:g}: its unit seems to be {unit}; say so (--ecg-unit), or 'arbitrary'."
+        )
+    ecg, missing = _cleaned(ecg, remarks)
+    beats = find_beats(ecg)
+    if not len(beats.r):
+        raise InputError("the ECG shows no complete QRS complex: record at least one whole beat.")
+    average = average_beat(ecg, beats, missing)
+    left_out = len(beats.r) - int(average.used.sum())
+    if left_out > _OTHERS * len(beats.r):
+        remarks.append(
+            f"{left_out} of {len(beats.r)} beats have another shape (ectopic or paced) and were "
+            "left out: the twin is fitted to the usual beat"
+        )
+    found = delineate(average.ecg, noise=0.0 if np.isnan(average.noise) else average.noise)
+    if not np.isfinite([found.qrs_onset, found.qrs_offset]).all():
+        raise InputError("the QRS of the beat begins or ends outside the record: record more.")
+    return MeasuredBeat(
+        ecg=average.ecg,
+        onset=found.qrs_onset,
+        offset=found.qrs_offset,
+        t_end=found.t_offset,
+        noise=_USUAL_NOISE if np.isnan(average.noise) else max(average.noise, _LEAST_NOISE),
+        polarity=1,
+        remarks=tuple(remarks),
+    )
+
+
+def _cleaned(ecg: Ecg, remarks: list[str]):
+    """Filtered, unless the record is one bare beat, which a filter would bend."""
+    t = np.asarray(ecg.t, float)
+    signals = np.asarray(ecg.signals, float)
+    whole = np.isfinite(signals).all()
+    if t[-1] - t[0] < 1500.0 and whole:
+        return ecg, None
+    clean = clean_ecg(ecg)
+    remarks += clean.notes
+    remarks += [f"lead {name} is left out: {why}" for name, why in clean.dropped.items()]
+    return clean.ecg, clean.missing

@@ -1,0 +1,100 @@
+"""From rough to exact: screening of many starts, and fits under a noise that is lowered."""
+
+import dataclasses
+from collections.abc import Callable
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from twinheart.calibration.fit import Fit, best_starts, fit
+from twinheart.calibration.objective import Objective
+
+# Root mean square of the whitened residual that a tempered fit starts with.
+_ROUGH = 3.0
+_ROUNDS = 8
+
+
+def tempered(objective: Objective, factor: float) -> Objective:
+    """The same objective with noise larger by a factor."""
+    return eqx.tree_at(lambda o: o.data, objective, objective.data.tempered(factor))
+
+
+def annealed_fit(
+    objective: Objective,
+    start: Float[np.ndarray, "parameter"],
+    *,
+    rounds: int = _ROUNDS,
+    iterations: int = 8,
+    progress: Callable[[dict[str, float]], None] | None = None,
+) -> Fit:
+    """Fit with noise taken larger at first, so that the prior holds what the data cannot yet tell.
+
+    Parameters
+    ----------
+    objective : Objective
+        What to make small.
+    start : (parameter,) array
+        Standard numbers.
+    rounds : int
+        At most so many levels of noise.
+    iterations : int
+        On each of them.
+    progress : callable, optional
+        See `fit`.
+
+    Returns
+    -------
+    Fit
+        Under the noise of the data, with the history of all levels.
+    """
+    u, history = np.asarray(start, float), []
+    factor = np.inf
+    for _ in range(rounds):
+        r = np.asarray(objective.residuals(u[None]))[0]
+        factor = min(factor / 2.0, float(np.sqrt(np.mean(r**2))) / _ROUGH)
+        if factor < 1.3:
+            break
+        found = fit(
+            tempered(objective, factor), u, iterations=iterations, tolerance=1e-2, progress=progress
+        )
+        u, history = found.u, history + found.history
+    last = fit(objective, u, iterations=4 * iterations, progress=progress)
+    return dataclasses.replace(last, history=history + last.history)
+
+
+def search(
+    objective: Objective,
+    starts: Float[np.ndarray, "start parameter"],
+    *,
+    keep: int = 3,
+    iterations: int = 8,
+    progress: Callable[[dict[str, float]], None] | None = None,
+) -> list[Fit]:
+    """Fit from the most promising of many starts; the best fit first.
+
+    Parameters
+    ----------
+    objective : Objective
+        What to make small.
+    starts : (start, parameter) array
+        Standard numbers, such as draws from the prior.
+    keep : int
+        From how many of them to fit.
+    iterations : int
+        Of each level of `annealed_fit`.
+    progress : callable, optional
+        See `fit`.
+
+    Returns
+    -------
+    list of Fit
+        Sorted by loss.
+    """
+    r = np.asarray(objective.residuals(starts[:1]))[0]
+    rough = tempered(objective, max(1.0, float(np.sqrt(np.mean(r**2))) / _ROUGH))
+    chosen = best_starts(rough, starts, keep)
+    fits = [
+        annealed_fit(objective, start, iterations=iterations, progress=progress) for start in chosen
+    ]
+    return sorted(fits, key=lambda found: found.loss)
