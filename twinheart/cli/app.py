@@ -12,6 +12,7 @@ import typer
 
 from twinheart.cli.anatomy import anatomy
 from twinheart.cli.benchmark import benchmark
+from twinheart.cli.calibrate import calibrate
 from twinheart.cli.cell import cell
 from twinheart.cli.convert import convert
 from twinheart.cli.demo import demo
@@ -43,6 +44,7 @@ app.command()(scar)
 app.command()(torso)
 app.command()(leadfield)
 app.add_typer(anatomy, name="anatomy")
+app.add_typer(calibrate, name="calibrate")
 app.add_typer(cell, name="cell")
 app.add_typer(ecg, name="ecg")
 app.add_typer(mesh, name="mesh")

@@ -11,6 +11,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from twinheart.cell.registry import is_model_file
+from twinheart.cli.calibration_section import CalibrationSection
 from twinheart.cli.section import PurkinjeSection, ScarSection, Section, key
 from twinheart.errors import InputError
 
@@ -271,6 +272,7 @@ class Case(Section):
     stimuli: list[StimulusSection] = key([], text="Stimuli; none means one at the apex at 0 ms.")
     simulation: SimulationSection = key(SimulationSection(), text="Time.")
     ecg: EcgSection = key(EcgSection(), text="Electrodes.")
+    calibration: CalibrationSection = key(CalibrationSection(), text="Fit to an ECG.")
     output: OutputSection = key(OutputSection(), text="Results.")
 
     @model_validator(mode="after")
@@ -402,6 +404,7 @@ def _tables(value: Any) -> list[dict[str, Any]]:
 
 
 PATHS = ("heart.file", "cells.model", "ecg.electrodes", "ecg.lead_field", "output.folder")
+PATHS += ("calibration.ecg",)
 KEYWORDS = ("demo", "standard", "none")  # values of these keys that are no paths
 
 

@@ -1,6 +1,7 @@
 """The case file explained: a commented example and the reference page, made from the model."""
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
@@ -42,6 +43,11 @@ SAMPLES: dict[str, Any] = {
     "cv_t": 0.2,
     "cv_n": 0.3,
     "cv_endocardium": 1.5,
+    "ecg": "ecg.csv",
+    "ecg_rate": 500.0,
+    "ecg_unit": "mV",
+    "free": ["usual", "cv_field"],
+    "noise_uv": 25.0,
 }
 
 # Lists of tables that the example shows switched off.
@@ -140,8 +146,14 @@ def _default(field: FieldInfo) -> Any:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + "}"
+        return (
+            "{" + ", ".join(f"{_key(name)} = {_toml(item)}" for name, item in value.items()) + "}"
+        )
     return json.dumps(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
 def _about(field: FieldInfo) -> str:
@@ -177,7 +189,7 @@ def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is list:
         return f"list of {_type_name(options[0])}s"
     if get_origin(annotation) is dict:
-        return "table of numbers"
+        return "table of numbers" if options[-1] is float else "table of tables"
     if options:
         return _type_name(options[0])
     return {str: "text", float: "number", int: "integer", bool: "true or false"}[annotation]
