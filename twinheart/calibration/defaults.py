@@ -133,6 +133,16 @@ def standard_parameters(
     labels : dict of str to sequence of str, optional
         Of those that need some.
 
+    Returns
+    -------
+    parameters : Parameters
+        In the order of `names`.
+
+    Raises
+    ------
+    InputError
+        As `parameter`.
+
     Examples
     --------
     >>> from twinheart.anatomy import demo_heart

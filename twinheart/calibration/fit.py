@@ -26,7 +26,6 @@ from twinheart.types import Array
 _FACTORS = (1.0, 0.1, 10.0, 100.0)  # on the damping, tried at once
 _START, _LEAST, _MOST = 1e-2, 1e-8, 1e8
 _LONGEST = 1.5  # largest change of any standard number in a step
-_FLAT = 3  # iterations with little gain before a fit counts as converged
 
 
 class Fit(eqx.Module):
@@ -70,6 +69,7 @@ def fit(
     *,
     iterations: int = 40,
     tolerance: float = 1e-3,
+    patience: int = 3,
     checkpoint: str | Path | None = None,
     progress: Callable[[dict[str, float]], None] | None = None,
 ) -> Fit:
@@ -83,8 +83,8 @@ def fit(
         Standard numbers to start from; default: the centre of the prior.
     iterations : int
         At most.
-    tolerance : float
-        A fit has converged when three iterations in a row lower the loss by less than this share.
+    tolerance, patience : float, int
+        A fit has converged when so many iterations in a row lower the loss by less than this share.
     checkpoint : path, optional
         Saved after every iteration; if it is there and belongs to this objective, the fit goes on
         from it.
@@ -135,7 +135,7 @@ def fit(
             result = "no step lowers the loss"
             break
         state.flat = state.flat + 1 if gain < tolerance * before else 0
-        if state.flat >= _FLAT:
+        if state.flat >= patience:
             result = "converged"
             break
     if linear is None or linear[0] is not state.u:
@@ -220,6 +220,11 @@ def best_starts(
         Standard numbers.
     count : int
         How many to keep.
+
+    Returns
+    -------
+    (count, parameter) array
+        The best first; those whose loss is not finite come last.
     """
     losses = []
     for first in range(0, len(starts), 8):

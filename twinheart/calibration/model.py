@@ -255,6 +255,16 @@ class Body(eqx.Module):
 def rotation(vector: Float[Array, "3"]) -> Float[Array, "3 3"]:
     """Matrix that turns by the length of a vector [rad] about its direction (Rodrigues).
 
+    Parameters
+    ----------
+    vector : (3,) array
+        Direction times angle.
+
+    Returns
+    -------
+    (3, 3) array
+        Differentiable, at zero too.
+
     Examples
     --------
     >>> import jax.numpy as jnp

@@ -158,7 +158,26 @@ class Parameters(eqx.Module):
 
 
 def unknown_parameter(name: str, known: Sequence[str]) -> str:
-    """Message for a name that no parameter has."""
+    """Message for a name that no parameter has.
+
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    known : sequence of str
+        What there is.
+
+    Returns
+    -------
+    str
+        With the nearest name.
+
+    Examples
+    --------
+    >>> from twinheart.calibration.parameters import unknown_parameter
+    >>> unknown_parameter("cv_r", ["cv_t", "gain"])
+    "unknown parameter 'cv_r'; the nearest is 'cv_t'. Known: cv_t, gain."
+    """
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     hint = f"; the nearest is '{near[0]}'" if near else ""
     return f"unknown parameter '{name}'{hint}. Known: {', '.join(known)}."

@@ -228,6 +228,14 @@ def misfit_test(found: Fit) -> MisfitTest:
     -------
     MisfitTest
         Statistic and p-value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.calibration import Fit, misfit_test
+    >>> found = Fit(np.zeros(2), {}, 50.0, 50.0, np.zeros((100, 2)), [], "converged")
+    >>> misfit_test(found).rejected  # 100 samples of noise: a sum of squares of 100
+    False
     """
     samples = len(found.jacobian)
     statistic = 2.0 * found.loss
@@ -300,6 +308,11 @@ def distinct(
         Mahalanobis distance under the posterior beyond which optima are distinct.
     worse : float
         How much larger their loss may be, times `Posterior.scale`.
+
+    Returns
+    -------
+    list of Fit
+        The best of each group, best first.
     """
     precision = np.linalg.inv(posterior.covariance)
     kept: list[Fit] = []

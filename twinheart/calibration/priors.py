@@ -138,6 +138,11 @@ def prior_of(table: dict[str, Any], name: str) -> Prior:
     name : str
         Parameter, for messages.
 
+    Returns
+    -------
+    Prior
+        One of `Normal`, `LogNormal`, `Uniform`.
+
     Raises
     ------
     InputError

@@ -16,7 +16,20 @@ _ROUNDS = 8
 
 
 def tempered(objective: Objective, factor: float) -> Objective:
-    """The same objective with noise larger by a factor."""
+    """The same objective with noise larger by a factor.
+
+    Parameters
+    ----------
+    objective : Objective
+        What to make small.
+    factor : float
+        On the standard deviation of the noise.
+
+    Returns
+    -------
+    Objective
+        Its data tempered, see `Observation.tempered`.
+    """
     return eqx.tree_at(lambda o: o.data, objective, objective.data.tempered(factor))
 
 
@@ -55,8 +68,9 @@ def annealed_fit(
         factor = min(factor / 2.0, float(np.sqrt(np.mean(r**2))) / _ROUGH)
         if factor < 1.3:
             break
+        rough = tempered(objective, factor)
         found = fit(
-            tempered(objective, factor), u, iterations=iterations, tolerance=1e-2, progress=progress
+            rough, u, iterations=iterations, tolerance=0.02, patience=1, progress=progress
         )
         u, history = found.u, history + found.history
     last = fit(objective, u, iterations=4 * iterations, progress=progress)

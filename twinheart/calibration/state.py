@@ -37,7 +37,18 @@ class FitState:
 
 
 def digest(objective: Any) -> str:
-    """Hash of everything a fit depends on."""
+    """Hash of everything a fit depends on.
+
+    Parameters
+    ----------
+    objective : Objective
+        Data, model, free and fixed parameters.
+
+    Returns
+    -------
+    str
+        SHA-256, hexadecimal.
+    """
     found = hashlib.sha256(repr((objective.free, objective.data.names)).encode())
     for leaf in jax.tree.leaves(eqx.filter(objective, eqx.is_array)):
         array = np.asarray(leaf)
@@ -48,6 +59,15 @@ def digest(objective: Any) -> str:
 
 def save_state(path: Path, mark: str, state: FitState) -> None:
     """Write the state of the fit with this digest, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        File; what was there is replaced.
+    mark : str
+        From `digest`.
+    state : FitState
+        What to keep.
 
     Raises
     ------
@@ -62,6 +82,18 @@ def save_state(path: Path, mark: str, state: FitState) -> None:
 
 def load_state(path: Path, mark: str) -> FitState | None:
     """Read the state of the fit with this digest; None where there is none yet.
+
+    Parameters
+    ----------
+    path : Path
+        File of `save_state`.
+    mark : str
+        From `digest` of the objective that is to go on.
+
+    Returns
+    -------
+    FitState or None
+        Where that fit was.
 
     Raises
     ------
