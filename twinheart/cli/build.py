@@ -1,6 +1,8 @@
 """From a checked case to the objects of the library: heart, twin and stimuli."""
 
 import difflib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,12 @@ from twinheart.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from twinheart.anatomy import Heart
+    from twinheart.calibration.twin_file import StoredTwin
     from twinheart.cell import AbstractCellModel
     from twinheart.cli.section import PurkinjeSection
-    from twinheart.ecg import Electrodes
+    from twinheart.ecg import Electrodes, LeadField
     from twinheart.tissue import ConductionSystem, Conductivities, Stimulus, Velocities
-    from twinheart.twin import Twin
+    from twinheart.twin import Beat, Twin
 
 _SIGMAS = ("sigma_il", "sigma_it", "sigma_el", "sigma_et")
 
@@ -42,6 +45,8 @@ def build_heart(case: Case) -> "Heart":
         Mesh in mm.
     """
     section = case.heart
+    if is_calibrated(case):
+        return _calibrated(case).twin.heart
     if section.file == "demo":
         heart = _demo_heart(section.max_edge)
     elif section.file.startswith("slab:"):
@@ -55,6 +60,72 @@ def build_heart(case: Case) -> "Heart":
         for sentence in report.sentences():
             say(f"twinheart: note: {sentence}")
     return _with_fibres(heart, section)
+
+
+def is_calibrated(case: Case) -> bool:
+    """Whether the heart of a case is a calibrated twin."""
+    from twinheart.calibration.twin_file import is_twin_file
+
+    return is_twin_file(case.heart.file)
+
+
+def _calibrated(case: Case) -> "StoredTwin":
+    """The calibrated twin of a case, unless the case sets what the twin itself says."""
+    from twinheart.calibration.twin_file import load_twin
+
+    own = {
+        "heart": case.heart.model_copy(update={"file": "demo", "length_unit": None}),
+        **{name: getattr(case, name) for name in ("cells", "conduction", "scar", "purkinje")},
+    }
+    for name, section in own.items():
+        if section != type(section)():
+            raise InputError(
+                f"[{name}] has no effect on the calibrated twin {case.heart.file}, which has its "
+                "own: leave it out, or give the mesh of the heart instead."
+            )
+    return load_twin(case.heart.file)
+
+
+def _calibrated_twin(case: Case) -> "Twin":
+    """The twin with the electrodes and the lead field of the case, where it names some."""
+    from twinheart.twin import Twin
+
+    stored = _calibrated(case)
+    twin = stored.twin
+    if case.simulation.propagation != "eikonal":
+        twin, remarks = stored.with_ionic_apd()
+        for remark in remarks:
+            say(f"twinheart: note: {remark}")
+    standard = case.ecg.electrodes == "standard"
+    electrodes = twin.electrodes if standard else _electrodes(case, twin.heart)
+    if stored.facts["stored_lead_field"] and not case.ecg.lead_field:
+        say(
+            "twinheart: note: this twin was fitted in a torso; without its --lead-field the ECG is "
+            "that of an unbounded medium"
+        )
+    field = _lead_field(case, twin.heart, electrodes)
+    return Twin(twin.heart, twin.cell, twin.conductivity, electrodes, twin.purkinje, field)
+
+
+def simulator(case: Case) -> "Callable[..., Beat]":
+    """What simulates a case, called as `twinheart.simulate` is.
+
+    A calibrated twin has an APD of its own at every node, which the eikonal takes as it is.
+    """
+    from twinheart.twin import simulate
+
+    if not (is_calibrated(case) and case.simulation.propagation == "eikonal"):
+        return simulate
+    stored = _calibrated(case)
+
+    def beat(
+        twin: "Twin", stimuli: list["Stimulus"], *, t_end: float, resume: bool = False, **_: Any
+    ) -> "Beat":
+        if resume:  # for the eikonal's own refusal
+            return simulate(twin, stimuli, t_end=t_end, propagation="eikonal", resume=True)
+        return replace(stored, twin=twin).beat(t_end=t_end, stimuli=stimuli)
+
+    return beat
 
 
 def _demo_heart(max_edge: float | None) -> "Heart":
@@ -121,6 +192,8 @@ def build_twin(case: Case, heart: "Heart") -> "Twin":
     from twinheart.tissue.scar import has_scar, scarred
     from twinheart.twin import Twin
 
+    if is_calibrated(case):
+        return _calibrated_twin(case)
     cells: Any = _cells(case, heart)
     conduction: Any = _conduction(case.conduction, heart)
     electrodes, purkinje = _electrodes(case, heart), _purkinje(case, heart)
@@ -135,17 +208,12 @@ def build_twin(case: Case, heart: "Heart") -> "Twin":
         heart, cells, conduction = scarred(
             heart, cells, conduction, condition=case.scar.condition, across=case.scar.across
         )
-    field = None
-    if case.ecg.lead_field:
-        from twinheart.ecg import read_lead_field
-
-        given = None if case.ecg.electrodes == "standard" else electrodes
-        field = read_lead_field(Path(case.ecg.lead_field), heart, electrodes=given)
+    field = _lead_field(case, heart, electrodes)
     return Twin(heart, cells, conduction, electrodes, purkinje, field)
 
 
 def build_stimuli(case: Case, heart: "Heart") -> list["Stimulus"]:
-    """Stimuli of a case; one at the apex at 0 ms where it names none.
+    """Stimuli of a case; where it names none, those of a calibrated twin, or the apex at 0 ms.
 
     Parameters
     ----------
@@ -162,6 +230,8 @@ def build_stimuli(case: Case, heart: "Heart") -> list["Stimulus"]:
     from twinheart.cli.case import StimulusSection
     from twinheart.tissue import pace
 
+    if not case.stimuli and is_calibrated(case):
+        return list(_calibrated(case).stimuli)
     stimuli = []
     for section in case.stimuli or [StimulusSection()]:
         for where, delay in _places(section.where, heart, case.purkinje):
@@ -340,6 +410,15 @@ def _tissue(mode: str, values: dict[str, Any]) -> "Conductivities | Velocities":
     if mode == "conductivities":
         return physical
     return Velocities(values["cv_l"], values["cv_t"], values["cv_n"], physical=physical)
+
+
+def _lead_field(case: Case, heart: "Heart", electrodes: "Electrodes | None") -> "LeadField | None":
+    if not case.ecg.lead_field:
+        return None
+    from twinheart.ecg import read_lead_field
+
+    given = None if case.ecg.electrodes == "standard" else electrodes
+    return read_lead_field(Path(case.ecg.lead_field), heart, electrodes=given)
 
 
 def _electrodes(case: Case, heart: "Heart") -> "Electrodes | None":

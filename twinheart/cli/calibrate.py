@@ -198,7 +198,9 @@ def _beat(case: "Case") -> "MeasuredBeat":
 
 def _calibrated(case: "Case", beat: "MeasuredBeat", settings, checkpoint: Path) -> "Calibration":
     from twinheart.calibration import calibrate as fitted
+    from twinheart.calibration.stored_cells import described
     from twinheart.cli.build import build_heart, build_twin
+    from twinheart.tissue.conductivity import by_region
 
     if case.conduction.cv_endocardium is not None:
         raise InputError(
@@ -211,6 +213,7 @@ def _calibrated(case: "Case", beat: "MeasuredBeat", settings, checkpoint: Path) 
             "positions make a better twin"
         )
     twin = build_twin(case, build_heart(case))
+    described(list(by_region(twin.heart, twin.cell, "cell model").values()))  # refused now, if ever
     return fitted(
         twin.heart,
         beat,
@@ -251,12 +254,13 @@ class Progress:
 
 def _written(case: "Case", found: "Calibration", folder: Path, start: float) -> dict[str, Any]:
     """Write twin, maps, case, report and summary."""
+    from twinheart.calibration.twin_file import write_twin
     from twinheart.cli.case_text import case_toml
     from twinheart.cli.run import provenance, write_text
 
-    files = [folder / "maps.vtu", folder / "case.toml"]
-    _write_maps(files[0], found)
-    write_text(files[1], case_toml(case))
+    files = [write_twin(folder / "twin.h5", found), folder / "maps.vtu", folder / "case.toml"]
+    _write_maps(files[1], found)
+    write_text(files[2], case_toml(case))
     files.append(folder / "summary.json")
     summary = summarise(found) | {"wall_s": time.perf_counter() - start}
     summary |= {"files": [str(path) for path in files]}

@@ -24,8 +24,9 @@ class HeartSection(Section):
     file: str = key(
         "demo",
         text="Tetrahedral mesh with fibres and region tags (VTU, VTK, MSH, XDMF, openCARP .pts); "
-        "'demo' is the heart that comes with twinheart; 'slab:20,7,3,0.5' a block of these lengths "
-        "and this edge, in mm, with fibres along x.",
+        "'demo' is the heart that comes with twinheart; twin.h5 of 'twinheart calibrate' a "
+        "whole twin; 'slab:20,7,3,0.5' a block of these lengths and this edge, in mm, with fibres "
+        "along x.",
     )
     length_unit: Literal["um", "mm", "cm", "m"] | None = key(
         None, text="Unit of the coordinates in the file; told from the size of the heart if absent."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from twinheart import __version__
-from twinheart.cli.build import build_heart, build_stimuli, build_twin
+from twinheart.cli.build import build_heart, build_stimuli, build_twin, simulator
 from twinheart.cli.case import Case
 from twinheart.cli.case_text import case_toml
 from twinheart.cli.terminal import plain, progress
@@ -109,8 +109,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _simulate(case: Case, twin: "Twin", stimuli: list, folder: Path, *, resume: bool) -> "Beat":
-    from twinheart.twin import simulate
-
+    simulate = simulator(case)
     in_steps = case.simulation.propagation != "eikonal"
     every = case.output.snapshot_every if in_steps else 0.0
     done = 0.0

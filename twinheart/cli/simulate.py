@@ -24,7 +24,10 @@ _CaseFile = Annotated[
     Path | None,
     typer.Argument(metavar="CASE.toml", help="Case file; options below replace its keys."),
 ]
-_Heart = Annotated[Text, _option("Mesh file, 'demo', or 'slab:20,7,3,0.5' (mm).", _HEART)]
+_Heart = Annotated[
+    Text,
+    _option("Mesh file, calibrated twin, 'demo', or 'slab:20,7,3,0.5' (mm).", _HEART),
+]
 _Unit = Annotated[Text, _option("um, mm, cm or m; told from the size if absent.", _HEART)]
 _MaxEdge = Annotated[Number, _option("Refine to this mean edge length, in mm.", _HEART)]
 _Cell = Annotated[Text, _option("Name of the cell model, or a CellML or mmt file.", _TISSUE)]
@@ -101,7 +104,8 @@ def simulate(
 ) -> None:
     """Simulate a beat: activation, repolarisation and APD maps, V_m frames, ECG, report.
 
-    Either give a case file, or at least --heart and one of --stim and --purkinje.
+    Either give a case file, or at least --heart and one of --stim and --purkinje; a
+    calibrated twin (twin.h5 of `twinheart calibrate`) starts where it was fitted to.
     """
     if write_example:
         _write_example(case_file or Path("case.toml"), as_json)
@@ -141,12 +145,15 @@ def simulate(
 
 
 def _case(case_file: Path | None, given: dict[str, Any]) -> "Case":
+    from twinheart.cli.build import is_calibrated
     from twinheart.cli.case import check_case, read_case
 
     if case_file is not None:
         return read_case(case_file, given)
-    if "heart.file" in given and "stimuli" in given:
-        return check_case({}, given)
+    if "heart.file" in given:
+        case = check_case({}, given)
+        if case.stimuli or is_calibrated(case):
+            return case
     raise InputError(
         "nothing to simulate: give a case file (--write-example writes one), or --heart and one of "
         "--stim and --purkinje."
