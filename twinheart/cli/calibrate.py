@@ -261,10 +261,17 @@ def _written(case: "Case", found: "Calibration", folder: Path, start: float) -> 
     files = [write_twin(folder / "twin.h5", found), folder / "maps.vtu", folder / "case.toml"]
     _write_maps(files[1], found)
     write_text(files[2], case_toml(case))
+    facts = provenance() | {"seed": case.calibration.seed}
+    if case.output.report:
+        from twinheart.report.calibration import write_calibration_report
+
+        say("calibrating: report")
+        title = case.title or "A calibrated heart"
+        page = folder / "report.html"
+        files.append(write_calibration_report(page, found, title=title, provenance=facts))
     files.append(folder / "summary.json")
     summary = summarise(found) | {"wall_s": time.perf_counter() - start}
     summary |= {"files": [str(path) for path in files]}
-    facts = provenance() | {"seed": case.calibration.seed}
     text = json.dumps(plain(summary | {"provenance": facts}), indent=1)
     write_text(files[-1], text + "\n")
     return summary
