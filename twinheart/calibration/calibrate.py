@@ -86,7 +86,7 @@ class Settings(NamedTuple):
     discrepancy: float = 0.02
     starts: int = 40
     keep: int = 3
-    coarse_nodes: int = 4000
+    coarse_nodes: int = 12_000
     iterations: int = 25
     fast_endocardium: bool = True
     seed: int = 0

@@ -9,9 +9,12 @@ from twinheart.errors import ModelError
 from twinheart.imaging.build import mesh_muscle
 from twinheart.imaging.from_surfaces import tagged_surface
 from twinheart.mesh import TetMesh, TriMesh
-from twinheart.mesh.quality import boundary_triangles, mean_edge
+from twinheart.mesh.quality import boundary_triangles, mean_edge, volumes
 
-_MOST_STEPS = 4
+_MOST_STEPS = 6
+# Of the muscle that a copy keeps, of the nodes above which it saves nothing, and of the edge length
+# in the next try.
+_LEAST_KEPT, _WORTHWHILE, _FINER = 0.92, 0.6, 0.85
 
 
 def coarse_heart(heart: Heart, nodes: int) -> Heart:
@@ -27,7 +30,8 @@ def coarse_heart(heart: Heart, nodes: int) -> Heart:
     Returns
     -------
     Heart
-        The copy; the heart itself, if it has no more nodes than that.
+        The copy, with more nodes where walls would be lost; the heart itself, if it has not many
+        more.
 
     Raises
     ------
@@ -58,13 +62,19 @@ def coarse_heart(heart: Heart, nodes: int) -> Heart:
     classes[~tagged] = classes[tagged][nearest]
     surface = TriMesh(points, corners.reshape(-1, 3).astype(np.int32), {"surf_class": classes})
     edge = mean_edge(mesh) * (mesh.n_nodes / nodes) ** (1 / 3)
+    muscle = volumes(mesh.points, mesh.tets).sum()
     for _ in range(_MOST_STEPS):
         copy, _ = mesh_muscle(tagged_surface(surface, edge), edge)
         excess = copy.n_nodes / nodes
-        if 0.7 < excess < 1.3:
+        kept = volumes(copy.points, copy.tets).sum() / muscle
+        if copy.n_nodes > _WORTHWHILE * mesh.n_nodes:
             break
-        edge *= excess ** (1 / 2.7)
-    return _carried_over(heart, copy)
+        if kept > _LEAST_KEPT and excess < 1.3:
+            return _carried_over(heart, copy)
+        # where elements are larger than a wall is thick, the wall is lost
+        edge *= _FINER if kept <= _LEAST_KEPT else excess ** (1 / 2.7)
+        nodes = max(nodes, copy.n_nodes)
+    return heart
 
 
 def _carried_over(heart: Heart, mesh: TetMesh) -> Heart:

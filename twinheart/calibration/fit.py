@@ -226,12 +226,8 @@ def best_starts(
     (count, parameter) array
         The best first; those whose loss is not finite come last.
     """
-    losses = []
-    for first in range(0, len(starts), 8):
-        some = starts[first : first + 8]
-        r = np.asarray(objective.residuals(some), np.float64)
-        losses.append(0.5 * ((r**2).sum(axis=1) + (some**2).sum(axis=1)))
-    loss = np.concatenate(losses)
+    r = np.asarray(objective.residuals(starts), np.float64)
+    loss = 0.5 * ((r**2).sum(axis=1) + (starts**2).sum(axis=1))
     return starts[np.argsort(np.where(np.isfinite(loss), loss, np.inf), kind="stable")[:count]]
 
 

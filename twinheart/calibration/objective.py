@@ -4,6 +4,7 @@ With standard numbers u (see `twinheart.calibration.priors`) the negative logari
 is :math:`\frac12 \|r(u)\|^2 + \frac12 \|u\|^2` plus a constant.
 """
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from twinheart.calibration.observation import Observation
 from twinheart.calibration.parameters import Parameters
 from twinheart.types import Array
 
+_AT_ONCE = 4  # members of a batch: one size, so that it is compiled once
 # What changes the arrival times; the rest acts on potentials alone.
 _OF_ARRIVAL = ("cv_", "purkinje_cv", "site.", "lv_delay", "offset")
 
@@ -73,14 +75,21 @@ class Objective(eqx.Module):
         """Negative logarithm of the posterior, up to a constant; differentiable."""
         return 0.5 * (jnp.sum(self.residual(u) ** 2) + jnp.sum(u**2))
 
-    def residuals(self, batch: Float[Array, "member parameter"]) -> Array:
-        """`residual` of a batch, solved in parallel over the cores."""
-        return _residuals(self, jnp.asarray(batch))
+    def residuals(
+        self, batch: Float[np.ndarray, "member parameter"]
+    ) -> Float[np.ndarray, "member sample"]:
+        """`residual` of a batch, some at once, solved in parallel over the cores."""
+        batch = np.asarray(batch)
+        absent = -len(batch) % _AT_ONCE
+        padded = np.concatenate([batch, np.repeat(batch[-1:], absent, axis=0)])
+        groups = padded.reshape(-1, _AT_ONCE, padded.shape[1])
+        found = [np.asarray(_residuals(self, jnp.asarray(group))) for group in groups]
+        return np.concatenate(found)[: len(batch)]
 
     def linearised(self, u: Float[Array, "parameter"]) -> tuple[Array, Array]:
         """Residual and its Jacobian, (sample,) and (sample, parameter)."""
         u = jnp.asarray(u)
-        if jax.default_backend() != "cpu" or self.lat is not None:
+        if self.lat is not None or not _compiles():
             return _residual(self, u), _jacobian(self, u)
         lat, by_u = _arrival_and_derivative(self, u)
         signals, rest = _signals_and_rest(self, u, lat, by_u)
@@ -90,6 +99,11 @@ class Objective(eqx.Module):
         wave = self.model.wave_of(self.values(u))
         front = front_tangents(wave, np.asarray(lat[:n_mesh]), np.asarray(by_u[:n_mesh]))
         return _whitened(self, u, signals, rest, front)
+
+
+def _compiles() -> bool:
+    """Whether compiled loops for CPUs are of use and there."""
+    return jax.default_backend() == "cpu" and importlib.util.find_spec("numba") is not None
 
 
 @eqx.filter_jit

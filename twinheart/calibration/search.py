@@ -69,9 +69,7 @@ def annealed_fit(
         if factor < 1.3:
             break
         rough = tempered(objective, factor)
-        found = fit(
-            rough, u, iterations=iterations, tolerance=0.02, patience=1, progress=progress
-        )
+        found = fit(rough, u, iterations=iterations, tolerance=0.02, patience=1, progress=progress)
         u, history = found.u, history + found.history
     last = fit(objective, u, iterations=4 * iterations, progress=progress)
     return dataclasses.replace(last, history=history + last.history)

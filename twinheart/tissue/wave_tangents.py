@@ -3,18 +3,24 @@ r"""Derivatives of the ECG of a front in many directions at once, compiled for C
 `twinheart.tissue.wave_ecg.WaveEcg.front` adds elements to a histogram over arrival. With P
 directions :math:`d\tau`, every point of every element adds P rows instead of one; in compiled loops
 that costs a fraction of what P passes of the scatter would.
+
+This module needs numba and is imported only where it is used.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import no_type_check
 
+import equinox as eqx
 import jax.numpy as jnp
-import numba
 import numpy as np
 from jaxtyping import Float
+from numba import njit
 
 from twinheart.tissue.eikonal_fixed_point import cores
 from twinheart.tissue.wave_ecg import WaveEcg
 from twinheart.types import Array
+
+_compiled = njit(nogil=True, fastmath=True, cache=True)
 
 
 def front_tangents(
@@ -72,11 +78,17 @@ def front_tangents(
 
     with ThreadPoolExecutor(len(pieces)) as pool:
         histogram = sum(pool.map(work, pieces))
-    flat = wave.convolved(jnp.asarray(histogram).reshape(n_bins, -1))
-    return flat.reshape(-1, n_electrodes, n_directions)
+    return _convolved(wave, jnp.asarray(histogram))
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True)
+@eqx.filter_jit
+def _convolved(wave: WaveEcg, histogram):
+    flat = wave.convolved(histogram.reshape(histogram.shape[0], -1))
+    return flat.reshape(-1, *histogram.shape[1:])
+
+
+@no_type_check
+@_compiled
 def _add(tets, shares, own, tau, directions, places, begin, step, found):
     n_points, n_electrodes, n_directions = places.shape[0], found.shape[1], found.shape[2]
     strength = np.empty(n_electrodes, np.float32)
