@@ -123,7 +123,7 @@ def observe(
     >>> ecg = Ecg(t, np.exp(-(((t - 60) / 15) ** 2))[:, None], ("V1",))
     >>> data = observe(ecg, onset=30.0, window=(-20.0, 100.0))
     >>> data.signals.shape, float(data.t[0])
-    ((31, 1), -20.0)
+    ((41, 1), -20.0)
     """
     names = _leads_of(ecg, leads)
     columns = [ecg.names.index(name) for name in names]

@@ -48,7 +48,7 @@ class Normal(eqx.Module):
 
     def to_standard(self, x: Any) -> Float[np.ndarray, "..."]:
         """Standard number of a physical value."""
-        return (np.asarray(x, float) - self.mean) / self.sd
+        return np.asarray((np.asarray(x, float) - self.mean) / self.sd)
 
 
 class LogNormal(eqx.Module):
@@ -82,7 +82,7 @@ class LogNormal(eqx.Module):
         """Standard number of a physical value; it must be positive."""
         x = np.asarray(x, float)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log(x / self.median) / np.log(self.factor)
+            return np.asarray(np.log(x / self.median) / np.log(self.factor))
 
 
 class Uniform(eqx.Module):
@@ -96,7 +96,7 @@ class Uniform(eqx.Module):
     Examples
     --------
     >>> from twinheart.calibration import Uniform
-    >>> float(Uniform(0.2, 0.6).from_standard(0.0))
+    >>> round(float(Uniform(0.2, 0.6).from_standard(0.0)), 6)
     0.4
     """
 
@@ -113,7 +113,7 @@ class Uniform(eqx.Module):
     def to_standard(self, x: Any) -> Float[np.ndarray, "..."]:
         """Standard number of a value between the bounds; infinite at them, NaN beyond."""
         share = (np.asarray(x, float) - self.low) / (self.high - self.low)
-        return np.clip(special.ndtri(share), -_OUTERMOST, _OUTERMOST)
+        return np.asarray(np.clip(special.ndtri(share), -_OUTERMOST, _OUTERMOST))
 
 
 Prior = Normal | LogNormal | Uniform

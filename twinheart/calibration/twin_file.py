@@ -20,7 +20,7 @@ from twinheart.calibration.calibrate import Calibration, Stage
 from twinheart.calibration.posterior import determination
 from twinheart.calibration.stored_cells import cell_of, described, with_apd
 from twinheart.ecg import Ecg, Electrodes, twelve_lead
-from twinheart.errors import InputError
+from twinheart.errors import InputError, TwinheartError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.io.atomic import written_whole
 from twinheart.mesh.io.hdf5 import hdf5_output
@@ -39,6 +39,7 @@ FORMAT, VERSION = "twinheart calibrated twin", 1
 MOST_CLASSES = 12  # of velocities within a region
 _MOST_NUMBERS = 2_000_000_000  # in one array of a file
 _MOST_TEXT = 10_000_000
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, IndexError)
 _STEP = 0.5  # ms: nodes at a site that are excited within it form one stimulus
 _SIGMAS = ("sigma_il", "sigma_it", "sigma_el", "sigma_et", "sigma_in", "sigma_en", "chi", "cm")
 _UNITS = {
@@ -337,7 +338,7 @@ def load_twin(path: str | Path) -> StoredTwin:
     try:
         with h5py.File(path, "r") as file:
             return _read(file)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
+    except (TwinheartError, *_DAMAGE) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"the twin '{path}' cannot be read ({reason}): it is damaged or no calibrated twin; "
@@ -424,11 +425,15 @@ def _at_sites(heart: Heart, positions, radius: float, lat) -> tuple[Stimulus, ..
     """Stimuli in the balls around the sites, at the time when the fitted wave is there.
 
     The wave crosses a ball in some milliseconds: to excite all of it at once would start it early.
+    Elements that reach into a ball belong to it: there the wave of a site is a sphere, which the
+    nodes of the ball alone do not make.
     """
     points = heart.mesh.points
     gap = np.linalg.norm(points[:, None] - positions, axis=2)
     chosen = (gap <= radius).any(axis=1)
     chosen[gap.argmin(axis=0)] = True
+    tets = heart.mesh.tets
+    chosen[tets[chosen[tets].any(axis=1)]] = True
     nodes = np.flatnonzero(chosen & np.isfinite(lat))
     if not nodes.size:
         raise ValueError("its sites excite nothing")
