@@ -11,6 +11,7 @@ with the whitening W of the data and the Jacobian J of the whitened residual (Ga
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -24,6 +25,7 @@ from twinheart.calibration.objective import Objective
 from twinheart.ecg.movable_field import MovableField
 from twinheart.errors import InputError
 from twinheart.tissue import Eikonal
+from twinheart.tissue.eikonal_parts import Axes
 from twinheart.types import Array
 
 _OF_BODY = ("electrode.", "pose.", "gain")
@@ -106,7 +108,12 @@ def lead_sensitivity(
         raise InputError(f"there is no lead {lead}; there are {', '.join(data.names)}.")
     pick, root = _picked(np.asarray(data.t), at, window)
     value, (velocity, apd) = _lead_gradient(
-        objective, jnp.asarray(u, float), data.names.index(lead), jnp.asarray(pick), root
+        objective,
+        _by_element(objective.model.problem),
+        jnp.asarray(u, float),
+        jnp.asarray(data.names.index(lead)),
+        jnp.asarray(pick),
+        root,
     )
     return LeadSensitivity(lead, float(value), np.asarray(velocity), np.asarray(apd))
 
@@ -130,16 +137,19 @@ def _picked(t, at, window) -> tuple[np.ndarray, bool]:
 
 
 @eqx.filter_jit
-def _lead_gradient(objective: Objective, u, lead: int, pick, root: bool):
+def _lead_gradient(objective: Objective, by_element: Eikonal, u, lead, pick, root: bool):
     model, values = objective.model, objective.values(u)
     n_mesh, usual = model.problem.n_mesh, model.repolarisation.usual
     velocity, wave = model.conduction(values), model.wave_of(values)
+    tets, own = model.problem.cells[0], velocity[model.problem.rows[0]]
     gain = jnp.broadcast_to(model.body.gains(values), (len(model.body.leads),))[lead]
 
     def number(by_node):
         log_velocity, longer = by_node
-        problem = _with_local_velocity(model.problem, velocity, log_velocity)
-        lat = model.excitation.lat(problem, values)[:n_mesh]
+        local = own * jnp.exp(log_velocity[tets].mean(axis=1))[:, None]
+        changed = jnp.concatenate([local, velocity])
+        moved = eqx.tree_at(lambda p: p.velocity, by_element, changed)
+        lat = model.excitation.lat(moved, values)[:n_mesh]
         apd = model.repolarisation.apd(values) + longer
         signal = gain * (wave.front(lat) + wave.difference(lat, apd / usual))[:, lead]
         return jnp.sqrt(pick @ signal**2) if root else pick @ signal
@@ -148,19 +158,23 @@ def _lead_gradient(objective: Objective, u, lead: int, pick, root: bool):
     return jax.value_and_grad(number)((zero, zero))
 
 
-def _with_local_velocity(problem: Eikonal, velocity, log_factor) -> Eikonal:
-    """The same problem with velocities for every tetrahedron, times factors around nodes."""
-    tets, rows = problem.cells[0], problem.rows
-    count = len(tets)
-    own = velocity[rows[0]] * jnp.exp(log_factor[tets].mean(axis=1))[:, None]
-    axes = copy.copy(problem.axes)
-    axes.rows = np.arange(count)  # sites look up the row of the tetrahedron they lie in
+def _by_element(problem: Eikonal) -> Eikonal:
+    """The same problem, its velocities one row for each tetrahedron and then those of before."""
+    count, rows = len(problem.cells[0]), problem.rows
     return dataclasses.replace(
         problem,
-        velocity=jnp.concatenate([own, velocity]),
-        rows=(jnp.arange(count), rows[1] + count, rows[2] + count),
-        axes=axes,
+        velocity=jnp.concatenate([problem.velocity[rows[0]], problem.velocity]),
+        rows=(jnp.arange(count, dtype=rows[0].dtype), rows[1] + count, rows[2] + count),
+        axes=_axes_by_element(problem.axes, count),
     )
+
+
+@functools.lru_cache(maxsize=8)  # one object for one problem: nothing is compiled again
+def _axes_by_element(axes: Axes, count: int) -> Axes:
+    """Directions for sites, which look up the row of the tetrahedron they lie in."""
+    own = copy.copy(axes)
+    own.rows = np.arange(count)
+    return own
 
 
 class ElectrodeStudy(eqx.Module):

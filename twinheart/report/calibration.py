@@ -384,16 +384,30 @@ def write_loss(path: str | Path, stages: Mapping[str, Stage]) -> Path:
     OutputError
         If the file cannot be written.
     """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     fig = figure(_WIDTH * 0.8, 80.0)
+    longest = 1
     axes = fig.add_axes((0.1, 0.16, 0.87, 0.78))
     for (name, stage), colour in zip(stages.items(), (ACCENT, "#2a5b8a"), strict=False):
         loss = [float(done["loss"]) for done in stage.fit.history] or [stage.fit.loss]
         axes.plot(np.arange(1, len(loss) + 1), loss, "o-", color=colour, ms=3.5, lw=1.2)
         axes.annotate(
-            f"{_WORDS[name]} {loss[-1]:.4g}", (len(loss), loss[-1]), (4, 5),
-            textcoords="offset points", size=9, color=colour, weight="bold", ha="right",
-        )  # fmt: skip
+            f"{_WORDS[name]} {loss[-1]:.4g}",
+            (len(loss), loss[-1]),
+            (7, 0),
+            textcoords="offset points",
+            size=9,
+            color=colour,
+            weight="bold",
+            va="center",
+        )
+        longest = max(longest, len(loss))
+    axes.set_xlim(0.5, 1.0 + 1.15 * longest)  # room for the words
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yscale("log")
+    for which in ("major", "minor"):
+        getattr(axes.yaxis, f"set_{which}_formatter")(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.set_xlabel("iteration", size=8.5, color=INK)
     axes.set_ylabel("loss", size=8.5, color=INK)
     axes.tick_params(labelsize=8, color=MUTED, labelcolor=MUTED, length=2.5, which="both")
