@@ -1,4 +1,4 @@
-"""`twinheart mesh`: tetrahedral hearts from images and surfaces, and what a mesh is worth."""
+"""`twinheart mesh`: hearts from images, contours and surfaces, and what a mesh is worth."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from twinheart.cli.terminal import emit, say
 
-mesh = typer.Typer(help="Build tetrahedral hearts from images or surfaces, and check them.")
+mesh = typer.Typer(help="Build tetrahedral hearts from images, contours or surfaces; check them.")
 
 
 @mesh.command("build")
@@ -16,8 +16,9 @@ def build(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE|SURFACES...",
-            help="A label image; a closed tagged surface; or surfaces epi=, lv=, rv=, base=FILE.",
+            metavar="IMAGE|CONTOURS|SURFACES...",
+            help="A label image; contours (GPFile, CSV); a closed tagged surface; or surfaces "
+            "epi=, lv=, rv=, base=FILE.",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Mesh to write, such as heart.vtu.")],
@@ -35,6 +36,9 @@ def build(
     length_unit: Annotated[
         str | None, typer.Option(help="Unit of surfaces: um, mm, cm or m; told from the size.")
     ] = None,
+    time_frame: Annotated[
+        int | None, typer.Option(help="Time frame of contours, where their file has several.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fill the ventricles' muscle with tetrahedra whose boundary says where it belongs."""
@@ -45,6 +49,7 @@ def build(
         labels=labels,
         min_wall=(min_wall_lv, min_wall_rv),
         length_unit=length_unit,
+        time_frame=time_frame,
     )
     for remark in record["remarks"]:
         say(remark)
@@ -71,8 +76,9 @@ def build_mesh_file(
     labels: str | None = None,
     min_wall: tuple[float, float] = (3.0, 2.5),
     length_unit: str | None = None,
+    time_frame: int | None = None,
 ) -> dict[str, Any]:
-    """Read images or surfaces, mesh the muscle and write it with its tags.
+    """Read images, contours or surfaces, mesh the muscle and write it with its tags.
 
     Parameters
     ----------
@@ -88,6 +94,8 @@ def build_mesh_file(
         Least thickness of LV and RV wall [mm].
     length_unit : str, optional
         Unit of surfaces.
+    time_frame : int, optional
+        Time frame of contours.
 
     Returns
     -------
@@ -115,7 +123,15 @@ def build_mesh_file(
         raise InputError(f"the edge is {edge:g} mm, expected 0.2 to 5.")
     say("reading and repairing the heart's shape")
     wall = MinimumWall(*min_wall)
-    body = load_muscle(sources, edge, labels=labels, wall=wall, length_unit=length_unit, say=say)
+    body = load_muscle(
+        sources,
+        edge,
+        labels=labels,
+        wall=wall,
+        length_unit=length_unit,
+        time_frame=time_frame,
+        say=say,
+    )
     heart, report = mesh_muscle(body, edge, say=say)
     shapes = check_shapes(heart)
     say(f"writing {out}")

@@ -1,11 +1,14 @@
-"""What files hold a heart's shape: a label image, one tagged surface, or surfaces by name."""
+"""What files hold a heart's shape: a label image, contours, one tagged surface or several."""
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from twinheart.errors import InputError
 from twinheart.imaging.chambers import Chambers, MinimumWall
+from twinheart.imaging.contour_file import CONTOUR_SUFFIXES, read_contours
+from twinheart.imaging.from_contours import masks_from_contours
 from twinheart.imaging.from_labels import chambers_from_masks
 from twinheart.imaging.from_surfaces import (
     PATCHES,
@@ -13,7 +16,7 @@ from twinheart.imaging.from_surfaces import (
     chambers_from_patches,
     tagged_surface,
 )
-from twinheart.imaging.labels import chamber_masks, describe_masks
+from twinheart.imaging.labels import ChamberMasks, chamber_masks, describe_masks
 from twinheart.imaging.read import read_image
 from twinheart.imaging.repair import repair_masks
 from twinheart.mesh.core import TetMesh, TriMesh
@@ -36,16 +39,17 @@ def load_muscle(
     labels: str | None = None,
     wall: MinimumWall | None = None,
     length_unit: str | None = None,
+    time_frame: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Chambers | TaggedSurface:
-    """Read a heart's shape from a label image or from surfaces, whichever the files are.
+    """Read a heart's shape from a label image, contours or surfaces, whichever the files are.
 
     Parameters
     ----------
     sources : sequence of str
-        One label image (NIfTI, DICOM); or one surface with tags; or surfaces of the epicardium,
-        the endocardia and perhaps the base, as ``epi=FILE``, ``lv=FILE``, ``rv=FILE``,
-        ``base=FILE``, or recognised by their names.
+        One label image (NIfTI, DICOM); or one table of contours (`read_contours`); or one surface
+        with tags; or surfaces of the epicardium, the endocardia and perhaps the base, as
+        ``epi=FILE``, ``lv=FILE``, ``rv=FILE``, ``base=FILE``, or recognised by their names.
     edge : float
         Edge length of the mesh to come [mm].
     labels : str, optional
@@ -54,6 +58,8 @@ def load_muscle(
         Least thickness of the walls; not for one tagged surface.
     length_unit : str, optional
         Unit of surfaces; by default told from file or size.
+    time_frame : int, optional
+        Which time frame of a table of contours that holds several.
     say : callable
         Told in sentences what was found and repaired.
 
@@ -78,14 +84,19 @@ def load_muscle(
         raise InputError("no image or surface was given.")
     named = [_role_and_path(source) for source in sources]
     paths = [path for _, path in named]
-    if not any(path.suffix.lower() in READERS for path in paths):
-        if len(paths) > 1:
-            raise InputError(
-                f"{len(paths)} images were given, expected one label image: join the labels."
-            )
-        return _from_image(paths[0], edge, labels, wall, say)
-    if labels is not None:
-        raise InputError("--labels is for a label image, but a surface was given.")
+    kind = _kind(paths)
+    if time_frame is not None and kind != "table of contours":
+        raise InputError(f"--time-frame is for a table of contours, but a {kind} was given.")
+    if labels is not None and kind != "label image":
+        raise InputError(f"--labels is for a label image, but a {kind} was given.")
+    if kind != "surface" and len(paths) > 1:
+        raise InputError(
+            f"{len(paths)} files were given, expected one {kind}: join what belongs to the heart."
+        )
+    if kind == "label image":
+        return _from_masks(_labelled(paths[0], labels, say), edge, wall, say)
+    if kind == "table of contours":
+        return _from_masks(_drawn(paths[0], edge, time_frame, say), edge, wall, say)
     if len(paths) == 1:
         return tagged_surface(_surface(paths[0], length_unit, say), edge)
     patches: dict[str, TriMesh] = {}
@@ -101,7 +112,22 @@ def load_muscle(
     return chambers_from_patches(patches, edge, wall)
 
 
-def _from_image(path: Path, edge, labels, wall, say) -> Chambers:
+def _kind(paths: list[Path]) -> str:
+    suffixes = {path.suffix.lower() for path in paths}
+    if suffixes & set(READERS):
+        return "surface"
+    return "table of contours" if suffixes & set(CONTOUR_SUFFIXES) else "label image"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Masks, and what there is to say about how they were come by."""
+
+    masks: ChamberMasks
+    notes: tuple[str, ...]
+
+
+def _labelled(path: Path, labels: str | None, say: Callable[[str], None]) -> _Found:
     image = read_image(path)
     for note in image.notes:
         say(note)
@@ -109,9 +135,27 @@ def _from_image(path: Path, edge, labels, wall, say) -> Chambers:
         raise InputError(
             f"{path}: say what its labels mean with --labels, such as lv_pool=1,myo=2,rv_pool=3."
         )
-    masks = chamber_masks(image, labels)
-    say(describe_masks(masks))
-    masks, repairs = repair_masks(masks)
+    return _Found(chamber_masks(image, labels), image.notes)
+
+
+def _drawn(path: Path, edge: float, time_frame: int | None, say: Callable[[str], None]) -> _Found:
+    contours, notes = read_contours(path, time_frame=time_frame)
+    for note in notes:
+        say(note)
+    try:
+        masks, remarks = masks_from_contours(contours, edge)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    for remark in remarks:
+        say(remark)
+    return _Found(masks, (*notes, *remarks))
+
+
+def _from_masks(
+    found: _Found, edge: float, wall: MinimumWall | None, say: Callable[[str], None]
+) -> Chambers:
+    say(describe_masks(found.masks))
+    masks, repairs = repair_masks(found.masks)
     for repair in repairs:
         say(repair)
     chambers = chambers_from_masks(masks, edge, wall)
@@ -124,7 +168,7 @@ def _from_image(path: Path, edge, labels, wall, say) -> Chambers:
         chambers.added,
         chambers.filled,
         chambers.euler,
-        (*image.notes, *repairs, *chambers.notes),
+        (*found.notes, *repairs, *chambers.notes),
     )
 
 
