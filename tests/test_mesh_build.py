@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from twinheart.cli import main
 from twinheart.errors import InputError, MeshError
 from twinheart.imaging import ChamberMasks, chamber_masks, read_image, repair_masks
 from twinheart.imaging.build import mesh_muscle
 from twinheart.imaging.chambers import MinimumWall
 from twinheart.imaging.check import check_mesh, check_step
 from twinheart.imaging.distance_grid import inside_volume, mask_distance, opened, smoothed_distance
+from twinheart.imaging.element_size import GROWTH, element_size, parse_fine
 from twinheart.imaging.from_labels import chambers_from_masks
 from twinheart.imaging.from_surfaces import chambers_from_patches, tagged_surface
 from twinheart.imaging.sources import load_muscle
@@ -23,7 +25,8 @@ from twinheart.imaging.surface_grid import (
 from twinheart.mesh import TetMesh, TriMesh
 from twinheart.mesh.biventricle import BiventricularShape, biventricle
 from twinheart.mesh.implicit import SurfaceClass
-from twinheart.mesh.quality import boundary_triangles
+from twinheart.mesh.io import read_mesh
+from twinheart.mesh.quality import aspect_ratios, boundary_triangles, dihedral_angles, edges
 from twinheart.mesh.stuffing import stuff
 
 # The issue's targets, in edge lengths and per cent.
@@ -395,6 +398,80 @@ def test_patches_with_a_base_are_one_closed_surface(surface):
     assert body.volume == pytest.approx(tagged_surface(surface, 2.0).volume, rel=1e-9)
 
 
+# --- finer regions -------------------------------------------------------------------------------
+
+
+def test_size_is_that_of_the_finest_region_and_grows_slowly():
+    regions = [parse_fine("0,0,0,5:1"), parse_fine("30,0,0,2:0.5")]
+    size = element_size(regions, 2.5)
+    assert size is not None
+    assert size(np.array([[0.0, 3, 0], [30, 0, 1], [0, 0, 500]])).tolist() == [1.0, 0.5, 2.5]
+    points = np.random.default_rng(3).uniform(-20, 50, (2000, 3))
+    other = points + np.random.default_rng(4).normal(0, 2, points.shape)
+    change = np.abs(size(points) - size(other)) / np.linalg.norm(points - other, axis=1)
+    assert 0.25 < change.max() < GROWTH + 1e-12
+
+
+def write_cup(path) -> None:
+    """A cup with LV pool 1, muscle 2 and, within the muscle, scar 4."""
+    import nibabel as nib
+
+    masks = cup(16.0, 10.0)
+    labels = np.where(masks.lv_pool, 1, np.where(masks.myocardium, 2, 0)).astype(np.uint8)
+    right = np.arange(labels.shape[0])[:, None, None] * 1.0 + masks.affine[0, 3] > 12
+    labels[right & (labels == 2)] = 4
+    image = nib.Nifti1Image(labels, masks.affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def test_a_labelled_scar_gets_smaller_elements(tmp_path, capsys):
+    write_cup(tmp_path / "labels.nii.gz")
+    out = tmp_path / "heart.vtu"
+    arguments = [tmp_path / "labels.nii.gz", "--labels", "lv_pool=1,myo=2+4", "--edge", 2.5]
+    for fine in ("4:1.0", f"{tmp_path / 'labels.nii.gz'}=4:1.0"):
+        arguments += ["--fine", fine, "-o", out, "--json"]
+        assert main(["mesh", "build", *map(str, arguments)]) == 0
+        capsys.readouterr()
+        mesh, _ = read_mesh(out)
+        assert isinstance(mesh, TetMesh)
+        ends = mesh.points[edges(mesh.tets)]
+        length, x = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1), ends.mean(axis=1)[:, 0]
+        assert length[x > 12.5].mean() == pytest.approx(1.0, rel=0.15)
+        # away from the scar by more than (2.5 - 1) / 0.3 mm
+        assert length[x < 6.0].mean() > 2.2
+        assert dihedral_angles(mesh.points, mesh.tets).min() > 8
+        assert aspect_ratios(mesh.points, mesh.tets).max() < 6
+        arguments = arguments[:5]
+
+
+@pytest.mark.parametrize(
+    ("fine", "message"),
+    [
+        ("4", "expected REGION:EDGE"),
+        ("1,2,3:0.5", "expected REGION:EDGE"),
+        ("1,2,3,-4:0.5", "expected REGION:EDGE"),
+        ("1,2,3,4:fine", "expected REGION:EDGE"),
+        ("1,2,3,4:3.0", "less than the general edge of 2.5 mm"),
+        ("1,2,3,4:0.1", "expected 0.3125 mm or more"),
+        ("7:1.0", "has no voxel with the label 7; it has 0, 1, 2, 4"),
+        ("absent.nii.gz=4:1.0", "no such file"),
+    ],
+)
+def test_a_fine_region_that_makes_no_sense_is_refused(tmp_path, capsys, monkeypatch, fine, message):
+    monkeypatch.chdir(tmp_path)
+    write_cup(tmp_path / "labels.nii.gz")
+    arguments = ["labels.nii.gz", "--labels", "lv_pool=1,myo=2+4", "--edge", "2.5", "-o", "x.vtu"]
+    assert main(["mesh", "build", *arguments, "--fine", fine]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "x.vtu").exists()
+
+
+def test_labels_are_fine_only_where_there_is_a_label_image():
+    with pytest.raises(InputError, match="no label image is meshed"):
+        element_size([parse_fine("4:1.0")], 2.0)
+
+
 # --- figures -------------------------------------------------------------------------------------
 
 
@@ -451,6 +528,22 @@ def test_real_hearts_reach_the_targets(data, source):
     assert report["surface_distance_mm"]["p95"] < P95_DISTANCE * edge
     assert report["lost_walls"] == []
     assert report["boundary"]["euler"] == report["boundary"]["expected_euler"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fine", ["3:0.9", "40,-5,-75,15:0.5"])
+def test_a_real_heart_with_a_fine_region_keeps_its_quality(data, fine):
+    image = data / "cine_mri_patient" / "derived_labels_ED_1p5mm.nii.gz"
+    edge = 2.0 if fine == "3:0.9" else 1.5
+    body = load_muscle([str(image)], edge, labels="lv_pool=1,myo=2,rv_pool=3")
+    mesh, report = mesh_muscle(body, edge, size=element_size([parse_fine(fine)], edge, image))
+    found = check_mesh(mesh)
+    assert found["n_flipped"] == 0
+    assert found["min_dihedral_deg"] >= 8
+    assert found["max_aspect"] <= 6
+    assert found["boundary"]["n_open_edges"] == found["boundary"]["n_crowded_edges"] == 0
+    assert abs(report["volume_error_percent"]) < VOLUME_PERCENT
+    assert report["lost_walls"] == []
 
 
 @pytest.mark.slow

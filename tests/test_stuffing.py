@@ -16,6 +16,10 @@ LOCAL_FACES = np.array([(1, 2, 3), (0, 3, 2), (0, 1, 3), (0, 2, 1)])
 MIN_DIHEDRAL, MAX_DIHEDRAL = 10.7, 164.8
 # Of improved meshes: the targets of the mesher, the step as a share of the lattice's.
 MIN_IMPROVED, MAX_ASPECT, LATTICE_SHARE, VOLUME = 12.0, 6.0, 0.5, 0.01
+# Of graded meshes: the mesher's bound; halving makes neighbours of at most twice the size.
+MIN_GRADED, MAX_JUMP = 8.0, 2.1
+# Mean edges against those asked for: halving goes in steps of a half.
+SIZE = 0.15
 
 
 def _ball(radius, centre=(0.12, -0.31, 0.05)):
@@ -91,6 +95,67 @@ def test_mesh_conforms_with_bounded_angles_and_right_topology(distance, topology
     assert angles.max() < MAX_DIHEDRAL
     assert _topology(mesh) == topology
     assert len(np.unique(mesh.tets)) == mesh.n_nodes
+
+
+def _fine_on_one_side(x):
+    away = np.linalg.norm(x - np.array([9.0, 0.0, 0.0]), axis=1) - 4.0
+    return np.clip(0.5 + 0.3 * away, 0.5, 1.6)
+
+
+@pytest.mark.parametrize(
+    ("distance", "topology"),
+    [
+        (_ball(9.7), (2, 0, 1)),
+        (lambda x: np.abs(_ball(8.0)(x)) - 1.9, (4, 0, 2)),
+        (_torus, (0, 0, 1)),
+        (lambda x: (x**2).sum(axis=1) - 80 + 9 * np.sin(x).prod(axis=1), (2, 0, 1)),
+    ],
+    ids=["ball", "shell", "torus", "wavy"],
+)
+def test_graded_mesh_conforms_with_bounded_angles_and_right_topology(distance, topology):
+    raw, mesh = (
+        stuff(distance, _box(12.0), 1.6, size=_fine_on_one_side, improve=i) for i in (False, True)
+    )
+    for one in (raw, mesh):
+        assert (_volumes(one) > 0).all()
+        assert _topology(one) == topology
+    assert _dihedral_angles(mesh).min() > MIN_GRADED
+    assert aspect_ratios(mesh.points, mesh.tets).max() < MAX_ASPECT
+    on_surface = mesh.points[np.unique(_boundary(mesh))]
+    assert np.abs(distance(on_surface)).max() < 1e-3
+
+
+def test_graded_edges_are_as_long_as_asked_and_grow_smoothly():
+    mesh = stuff(_ball(9.7), _box(10.0), 1.6, size=_fine_on_one_side)
+    corners = mesh.points[mesh.tets]
+    first, second = np.triu_indices(4, 1)
+    length = np.linalg.norm(corners[:, first] - corners[:, second], axis=2)
+    asked = _fine_on_one_side(corners.mean(axis=1))
+    for low, high in ((0.5, 0.51), (0.51, 1.0), (1.59, 1.61)):
+        here = (asked >= low) & (asked < high)
+        assert here.sum() > 300
+        assert (length[here].mean(axis=1) / asked[here]).mean() == pytest.approx(1, abs=SIZE)
+    faces = np.sort(mesh.tets[:, LOCAL_FACES], axis=2).reshape(-1, 3)
+    tet = np.arange(mesh.n_tets).repeat(4)
+    order = np.lexsort(faces.T)
+    pair = np.flatnonzero((faces[order][1:] == faces[order][:-1]).all(axis=1))
+    size = length.mean(axis=1)
+    jump = size[tet[order][pair]] / size[tet[order][pair + 1]]
+    assert max(jump.max(), 1 / jump.min()) < MAX_JUMP
+
+
+def test_a_thin_wall_is_whole_where_the_lattice_is_finer():
+    def shell(x):
+        return np.abs(_ball(6.0)(x)) - 0.6
+
+    assert _topology(stuff(shell, _box(7.0), 1.6)) != (4, 0, 2)
+    mesh = stuff(shell, _box(7.0), 1.6, size=lambda x: np.full(len(x), 0.5))
+    assert _topology(mesh) == (4, 0, 2)
+
+
+def test_a_size_above_the_edge_leaves_the_lattice_as_it_is():
+    mesh = stuff(_ball(9.7), _box(10.0), 1.6, size=lambda x: np.full(len(x), 9.0))
+    assert mean_edge(mesh) == pytest.approx(mean_edge(stuff(_ball(9.7), _box(10.0), 1.6)), rel=0.02)
 
 
 @pytest.mark.parametrize(("improve", "tolerance"), [(False, 1e-9), (True, 1e-4)])

@@ -1,6 +1,7 @@
 """`twinheart mesh`: hearts from images, contours and surfaces, and what a mesh is worth."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,14 @@ def build(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Mesh to write, such as heart.vtu.")],
     edge: Annotated[float, typer.Option(help="Mean edge length, in mm.")] = 1.0,
+    fine: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGION:EDGE",
+            help="Smaller edges in a ball x,y,z,radius (RAS, mm), in labels such as 4+5 of the "
+            "image, or FILE=4+5 of another; may be repeated.",
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(help="Meaning of the labels: lv_pool=1,myo=2,rv_pool=3, or a preset's name."),
@@ -46,6 +55,7 @@ def build(
         sources,
         out,
         edge=edge,
+        fine=fine or [],
         labels=labels,
         min_wall=(min_wall_lv, min_wall_rv),
         length_unit=length_unit,
@@ -73,6 +83,7 @@ def build_mesh_file(
     out: str | Path,
     *,
     edge: float,
+    fine: Sequence[str] = (),
     labels: str | None = None,
     min_wall: tuple[float, float] = (3.0, 2.5),
     length_unit: str | None = None,
@@ -88,6 +99,8 @@ def build_mesh_file(
         Mesh to write.
     edge : float
         Mean edge length [mm].
+    fine : sequence of str
+        Regions with smaller edges, as for `twinheart.imaging.element_size.parse_fine`.
     labels : str, optional
         Meaning of an image's labels.
     min_wall : tuple of 2 floats
@@ -111,7 +124,8 @@ def build_mesh_file(
     from twinheart.imaging.build import mesh_muscle
     from twinheart.imaging.chambers import MinimumWall
     from twinheart.imaging.check import check_shapes
-    from twinheart.imaging.sources import load_muscle
+    from twinheart.imaging.element_size import element_size, parse_fine
+    from twinheart.imaging.sources import label_image, load_muscle
     from twinheart.mesh.io import write_mesh
 
     start = time.monotonic()
@@ -121,6 +135,8 @@ def build_mesh_file(
         raise InputError(f"cannot write {out}: its folder does not exist.")
     if not 0.2 <= edge <= 5.0:
         raise InputError(f"the edge is {edge:g} mm, expected 0.2 to 5.")
+    regions = [parse_fine(text) for text in fine]
+    size = element_size(regions, edge, label_image(sources))
     say("reading and repairing the heart's shape")
     wall = MinimumWall(*min_wall)
     body = load_muscle(
@@ -132,7 +148,7 @@ def build_mesh_file(
         time_frame=time_frame,
         say=say,
     )
-    heart, report = mesh_muscle(body, edge, say=say)
+    heart, report = mesh_muscle(body, edge, size=size, say=say)
     shapes = check_shapes(heart)
     say(f"writing {out}")
     write_mesh(out, heart)

@@ -28,6 +28,7 @@ from twinheart.mesh.quality import (
     triangle_areas,
     volumes,
 )
+from twinheart.mesh.smoothing import Distance
 from twinheart.mesh.stuffing import stuff
 from twinheart.types import Points, Triangles
 
@@ -39,7 +40,11 @@ _ROUNDS = 5
 
 
 def mesh_muscle(
-    body: Body, edge: float, *, say: Callable[[str], None] = lambda _: None
+    body: Body,
+    edge: float,
+    *,
+    size: Distance | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[TetMesh, dict[str, Any]]:
     """Fill the muscle with tetrahedra, tag its surfaces and compare it with what was asked for.
 
@@ -49,6 +54,8 @@ def mesh_muscle(
         The muscle as an implicit function.
     edge : float
         Mean edge [mm].
+    size : callable, (n, 3) array -> (n,) array, optional
+        Mean edge [mm] at a place where it is to be finer (`element_size`).
     say : callable
         Told in a few words what is being done.
 
@@ -82,7 +89,7 @@ def mesh_muscle(
     True
     """
     say("filling the muscle with tetrahedra")
-    mesh, dropped = _whole_piece(stuff(body.distance, body.bounds(), edge))
+    mesh, dropped = _whole_piece(stuff(body.distance, body.bounds(), edge, size=size))
     say(f"tagging the boundary of {mesh.n_tets} tetrahedra")
     triangles = boundary_triangles(mesh.tets)
     classes = boundary_classes(body, mesh, triangles, edge)

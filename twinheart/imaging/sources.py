@@ -112,6 +112,19 @@ def load_muscle(
     return chambers_from_patches(patches, edge, wall)
 
 
+def label_image(sources: Sequence[str]) -> Path | None:
+    """The label image among the sources of `load_muscle`, if they are one.
+
+    Examples
+    --------
+    >>> from twinheart.imaging.sources import label_image
+    >>> label_image(["heart.stl"]) is None, label_image(["labels.nii.gz"]).name
+    (True, 'labels.nii.gz')
+    """
+    paths = [_role_and_path(source)[1] for source in sources]
+    return paths[0] if len(paths) == 1 and _kind(paths) == "label image" else None
+
+
 def _kind(paths: list[Path]) -> str:
     suffixes = {path.suffix.lower() for path in paths}
     if suffixes & set(READERS):

@@ -22,7 +22,7 @@ def collapse_edges(
     tets: Tets,
     triangles: Triangles,
     free: Bool[np.ndarray, "node"],
-    edge: float,
+    edge: Float[np.ndarray, "node"],
     *,
     rounds: int,
 ) -> tuple[Int[np.ndarray, "kept_tet 4"], Int[np.ndarray, "kept_triangle 3"]]:
@@ -42,8 +42,8 @@ def collapse_edges(
         Their true boundary.
     free : (node,) bool array
         Nodes whose tetrahedra are all among `tets`.
-    edge : float
-        Edge length of the mesh [mm].
+    edge : (node,) array
+        Edge length of the mesh [mm] at each node.
     rounds : int
         Each round collapses edges that are not near each other.
 
@@ -66,7 +66,8 @@ def collapse_edges(
     >>> ball = lambda x: np.linalg.norm(x, axis=1) - 10.0
     >>> raw = stuff(ball, ([-10] * 3, [10] * 3), 2.0, improve=False)
     >>> surface, free = boundary_triangles(raw.tets), np.ones(raw.n_nodes, dtype=bool)
-    >>> tets, _ = collapse_edges(raw.points, raw.tets, surface, free, 2.0, rounds=3)
+    >>> edge = np.full(raw.n_nodes, 2.0)
+    >>> tets, _ = collapse_edges(raw.points, raw.tets, surface, free, edge, rounds=3)
     >>> len(tets) < raw.n_tets
     True
     """
@@ -172,7 +173,9 @@ class _Stars:
         np.minimum.at(worst, row[stays], angle)
         np.minimum.at(old_worst, row, self.angle[tet])
         loss = np.bincount(row[stays], volume, n) - np.bincount(row, self.volume[tet], n)
-        allowed = (worst >= np.maximum(old_worst, 0.1)) & (np.abs(loss) <= _MAX_LOSS * self.edge**3)
+        allowed = (worst >= np.maximum(old_worst, 0.1)) & (
+            np.abs(loss) <= _MAX_LOSS * self.edge[i] ** 3
+        )
 
         keys = np.concatenate([(row[:, None] << 32 | old), (row[stays][:, None] << 32 | new)])
         keys, place = np.unique(keys, return_inverse=True)
@@ -183,8 +186,9 @@ class _Stars:
         where, node = keys >> 32, keys & _LOW
         k_old, m_old = self.total_stiff[node], self.total_mass[node]
         k_new, m_new = k_old + k_change, m_old + m_change
-        before = _excess(k_old, m_old, self.edge)
-        after = np.where(node == i[where], 0.0, _excess(k_new, m_new, self.edge))
+        edge = self.edge[node]
+        before = _excess(k_old, m_old, edge)
+        after = np.where(node == i[where], 0.0, _excess(k_new, m_new, edge))
         return np.where(allowed, np.bincount(where, before - after, n), -1.0)
 
     def _independent(self, i: np.ndarray) -> Bool[np.ndarray, "collapse"]:
@@ -206,7 +210,7 @@ class _Stars:
         return taken
 
 
-def _excess(stiff: np.ndarray, mass: np.ndarray, edge: float) -> np.ndarray:
+def _excess(stiff: np.ndarray, mass: np.ndarray, edge: np.ndarray) -> np.ndarray:
     ratio = stiff / np.maximum(mass, 1e-9 * edge**3) * edge**2
     return np.clip(ratio - _STIFF, 0.0, 1e6) ** 2
 

@@ -1,6 +1,7 @@
 """Improve the layer of tetrahedra at the boundary, so that explicit schemes may take long steps."""
 
 import numpy as np
+from jaxtyping import Float
 
 from twinheart.mesh.collapse import collapse_edges
 from twinheart.mesh.core import TetMesh
@@ -14,7 +15,10 @@ _SWEEPS, _ROUNDS, _ITERATIONS = 4, 3, 4
 
 
 def improve_boundary(
-    mesh: TetMesh, triangles: Triangles, distance: Distance, edge: float
+    mesh: TetMesh,
+    triangles: Triangles,
+    distance: Distance,
+    edge: float | Float[np.ndarray, "node"],
 ) -> TetMesh:
     """Collapse short edges and smooth in turns, near the boundary only.
 
@@ -30,8 +34,8 @@ def improve_boundary(
         Its boundary (`boundary_triangles`).
     distance : callable, (n, 3) array -> (n,) array
         Function [mm] whose zeros are the surface on which the boundary nodes lie.
-    edge : float
-        Edge length of the mesh [mm].
+    edge : float or (node,) array
+        Edge length of the mesh [mm], of all of it or at each node.
 
     Returns
     -------
@@ -58,6 +62,7 @@ def improve_boundary(
     nodes, tets = renumbered(mesh.tets[near], mesh.n_nodes)
     triangles = np.searchsorted(nodes, triangles)
     points, free = mesh.points[nodes], free[nodes]
+    edge = np.broadcast_to(edge, mesh.n_nodes)[nodes]
     for _ in range(_SWEEPS):
         tets, triangles = collapse_edges(points, tets, triangles, free, edge, rounds=_ROUNDS)
         points = smooth_boundary(

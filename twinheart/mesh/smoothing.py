@@ -25,7 +25,7 @@ def smooth_boundary(
     triangles: Triangles,
     free: Bool[np.ndarray, "node"],
     distance: Distance,
-    edge: float,
+    edge: Float[np.ndarray, "node"],
     *,
     iterations: int,
 ) -> Points:
@@ -48,8 +48,8 @@ def smooth_boundary(
         Nodes whose tetrahedra are all among `tets`; others stay.
     distance : callable, (n, 3) array -> (n,) array
         Function [mm] whose zeros are the surface on which the boundary nodes lie.
-    edge : float
-        Edge length of the mesh [mm].
+    edge : (node,) array
+        Edge length of the mesh [mm] at each node.
     iterations : int
         Simultaneous steps of all nodes.
 
@@ -75,7 +75,8 @@ def smooth_boundary(
     >>> ball = lambda x: np.linalg.norm(x, axis=1) - 10.0
     >>> raw = stuff(ball, ([-10] * 3, [10] * 3), 2.0, improve=False)
     >>> surface, free = boundary_triangles(raw.tets), np.ones(raw.n_nodes, dtype=bool)
-    >>> moved = smooth_boundary(raw.points, raw.tets, surface, free, ball, 2.0, iterations=2)
+    >>> edge = np.full(raw.n_nodes, 2.0)
+    >>> moved = smooth_boundary(raw.points, raw.tets, surface, free, ball, edge, iterations=2)
     >>> moved.shape == raw.points.shape
     True
     """
@@ -90,14 +91,16 @@ def smooth_boundary(
     for _ in range(iterations):
         step = _step(tets, slope, curvature, len(points))
         step[~free] = 0.0
-        normal = _gradient(distance, points[surface], edge)
+        normal = _gradient(distance, points[surface], edge[surface])
         square = np.maximum(np.einsum("ni,ni->n", normal, normal), 1e-12)
         along_normal = np.einsum("ni,ni->n", step[surface], normal) / square
         step[surface] -= along_normal[:, None] * normal
         length = np.linalg.norm(step, axis=1, keepdims=True)
-        step *= np.minimum(1.0, _LONGEST_STEP * edge / np.maximum(length, 1e-300))
+        step *= np.minimum(1.0, _LONGEST_STEP * edge[:, None] / np.maximum(length, 1e-300))
         moved = points + step
-        moved[surface] = _project(distance, moved[surface], points[surface], normal, square, edge)
+        moved[surface] = _project(
+            distance, moved[surface], points[surface], normal, square, edge[surface]
+        )
         slope, curvature, angle = _take_back(moved, points, tets, angle)
         points = moved
     return points
@@ -158,15 +161,18 @@ def _step(tets: Tets, slope: np.ndarray, curvature: np.ndarray, n_nodes: int) ->
     return -_DAMPING * np.stack(step, axis=1)
 
 
-def _gradient(distance: Distance, points: Points, edge: float) -> Float[np.ndarray, "node 3"]:
-    shift = 1e-4 * edge
+def _gradient(distance: Distance, points: Points, edge: np.ndarray) -> Float[np.ndarray, "node 3"]:
+    shift = 1e-4 * edge[:, None]
     return np.stack(
-        [(distance(points + d) - distance(points - d)) / (2 * shift) for d in np.eye(3) * shift],
+        [
+            (distance(points + shift * d) - distance(points - shift * d)) / (2 * shift[:, 0])
+            for d in np.eye(3)
+        ],
         axis=1,
     )
 
 
-def _project(distance, points, fallback, slope, square, edge: float) -> Float[np.ndarray, "node 3"]:
+def _project(distance, points, fallback, slope, square, edge) -> Float[np.ndarray, "node 3"]:
     """Secant steps onto the surface along `slope`; the fallback where they do not arrive."""
     before, value = np.zeros(len(points)), distance(points)
     at = value / square

@@ -4,6 +4,9 @@ The body is covered by a body-centred cubic (BCC) lattice. Lattice nodes that li
 surface are warped onto it; every tetrahedron that the surface still cuts is replaced by one of a
 few stencils. The angles are bounded because only few shapes can arise.
 
+Where smaller elements are asked for, the lattice is first halved there, which leaves three shapes
+of tetrahedra only (`twinheart.mesh.bisection`).
+
 Labelle & Shewchuk, Isosurface stuffing, ACM Trans. Graph. 2007, doi:10.1145/1276377.1276448.
 """
 
@@ -13,9 +16,10 @@ from itertools import permutations, product
 import numpy as np
 
 from twinheart.errors import MeshError
+from twinheart.mesh.bisection import bisect_to
 from twinheart.mesh.core import TetMesh
 from twinheart.mesh.improve import improve_boundary
-from twinheart.mesh.quality import boundary_triangles, renumbered
+from twinheart.mesh.quality import boundary_triangles, edges, renumbered
 from twinheart.mesh.smoothing import Distance
 
 # Mean edge of the BCC lattice over the side of its cubes: 6 long (1) and 8 short (sqrt(3)/2) edges.
@@ -23,11 +27,22 @@ _EDGE_OVER_SIDE = (6 + 8 * np.sqrt(0.75)) / 14
 # A lattice node is warped when the surface cuts one of its edges nearer than this fraction.
 _ALPHA_LONG, _ALPHA_SHORT = 0.25, 0.41
 _LOCAL_EDGES = np.array([(0, 1), (2, 3), (0, 2), (0, 3), (1, 2), (1, 3)])
+# Both, in a lattice that is halved in places: its shapes bear less before they turn over.
+_ALPHA_GRADED = 0.25
+# Mean edge over the longest that is asked for, on average over the shapes that halving makes.
+_EDGE_OVER_LONGEST = 0.66
 _CHUNK = 500_000
 _MAX_LATTICE_NODES = 200_000_000
 
 
-def stuff(distance: Distance, bounds, edge: float, *, improve: bool = True) -> TetMesh:
+def stuff(
+    distance: Distance,
+    bounds,
+    edge: float,
+    *,
+    size: Distance | None = None,
+    improve: bool = True,
+) -> TetMesh:
     """Fill the inside of an implicit surface with tetrahedra.
 
     Parameters
@@ -39,6 +54,9 @@ def stuff(distance: Distance, bounds, edge: float, *, improve: bool = True) -> T
         Lower and upper corner [mm] of a box that holds the whole body.
     edge : float
         Mean edge of the lattice [mm].
+    size : callable, (n, 3) array -> (n,) array, optional
+        Mean edge [mm] wanted at a place: where it is below `edge`, the lattice is halved
+        (`bisect_to`) before the surface cuts it.
     improve : bool
         Collapse short edges and smooth at the boundary afterwards (`improve_boundary`).
 
@@ -46,8 +64,9 @@ def stuff(distance: Distance, bounds, edge: float, *, improve: bool = True) -> T
     -------
     TetMesh
         Positively oriented, conforming; dihedral angles between 10.7 and 164.8 degrees before the
-        improvement, mostly above 15 after it. Its boundary nodes lie on the surface. A wall thinner
-        than about two edges may get holes: check the boundary (`pinches`).
+        improvement, mostly above 15 after it; with a `size`, above 8 after it. Its boundary nodes
+        lie on the surface. A wall thinner than about two edges may get holes: check the boundary
+        (`pinches`).
 
     Raises
     ------
@@ -68,22 +87,57 @@ def stuff(distance: Distance, bounds, edge: float, *, improve: bool = True) -> T
     """
     shape, origin, side = _lattice(bounds, edge)
     value = _evaluate(distance, shape, origin, side)
-    tets, positive = _inside_tets(shape, value < 0)
+    tets, positive = _inside_tets(shape, value < (0 if size is None else side))
     used, tets = renumbered(tets, len(value))
     lattice = _lattice_coordinates(shape, used)
     points, value = origin + 0.5 * side * lattice, value[used]
+    colour = (lattice[:, 0] % 2) * 2 + (lattice // 2).sum(axis=1) % 2
+    local = np.full(len(points), edge)
+    if size is not None:
+        points, value, tets, positive = _halved(distance, size, points, value, tets, positive)
+        # the ends of a cut edge lie on different sides
+        colour, local = (value > 0).astype(int), _mean_edges(points, tets)
 
     ends, at, is_long = _cut_edges(distance, points, value, tets)
-    alive = _warp(points, value, lattice, ends, at, is_long)
+    alpha = np.where(is_long, _ALPHA_LONG, _ALPHA_SHORT) if size is None else _ALPHA_GRADED
+    alive = _warp(points, value, colour, ends, at, np.broadcast_to(alpha, len(ends)))
     ends, at = ends[alive], at[alive]
     cut_points = points[ends[:, 0]] + at[:, None] * (points[ends[:, 1]] - points[ends[:, 0]])
-    tets = _apply_stencils(tets, positive, np.sign(value).astype(np.int8), ends)
+    signs = np.sign(value).astype(np.int8)
+    tets = _apply_stencils(tets, positive, signs, ends, by_number=size is not None)
     on_surface = np.concatenate([value == 0, np.ones(len(cut_points), dtype=bool)])
     kept, tets = renumbered(tets, len(on_surface))
     mesh = TetMesh(np.concatenate([points, cut_points])[kept], tets)
     if not improve:
         return mesh
-    return improve_boundary(mesh, _boundary(tets, on_surface[kept]), distance, edge)
+    local = np.concatenate([local, local[ends].mean(axis=1)])[kept]
+    return improve_boundary(mesh, _boundary(tets, on_surface[kept]), distance, local)
+
+
+def _halved(distance, size, points, value, tets, positive):
+    """The lattice halved where a size below its own is wanted, and its tetrahedra in the body.
+
+    Their nodes come in ascending order, by which the diagonals of cut faces are chosen.
+    """
+    tets = np.where(positive[:, None], tets, tets[:, [0, 1, 3, 2]])
+    fine = bisect_to(TetMesh(points, tets), lambda x: size(x) / _EDGE_OVER_LONGEST)
+    new = [
+        distance(fine.points[k : k + _CHUNK]) for k in range(len(points), len(fine.points), _CHUNK)
+    ]
+    value = np.concatenate([value, *new])
+    tets = np.sort(fine.tets[(value < 0)[fine.tets].any(axis=1)], axis=1)
+    used, tets = renumbered(tets, len(value))
+    points, value = fine.points[used], value[used]
+    corners = points[tets]
+    return points, value, tets, np.linalg.det(corners[:, 1:] - corners[:, :1]) > 0
+
+
+def _mean_edges(points: np.ndarray, tets: np.ndarray) -> np.ndarray:
+    """Mean length of the edges at each node."""
+    pair = edges(tets)
+    length = np.linalg.norm(points[pair[:, 0]] - points[pair[:, 1]], axis=1)
+    ends, n = pair.T.ravel(), len(points)
+    return np.bincount(ends, np.tile(length, 2), n) / np.maximum(np.bincount(ends, minlength=n), 1)
 
 
 def _lattice(bounds, edge: float) -> tuple[np.ndarray, np.ndarray, float]:
@@ -209,17 +263,15 @@ def _root(f, f_low: np.ndarray, f_high: np.ndarray, iterations: int = 10) -> np.
     return at
 
 
-def _warp(points, value, lattice, ends, at, is_long) -> np.ndarray:
+def _warp(points, value, colour, ends, at, alpha) -> np.ndarray:
     """Move nodes that the surface violates onto it, in place; return the cuts that remain.
 
     One class of nodes after the other; no two nodes of a class share an edge.
     """
     alive = np.ones(len(ends), dtype=bool)
-    alpha = np.where(is_long, _ALPHA_LONG, _ALPHA_SHORT)
     length = np.linalg.norm(points[ends[:, 1]] - points[ends[:, 0]], axis=1)
     cuts = points[ends[:, 0]] + at[:, None] * (points[ends[:, 1]] - points[ends[:, 0]])
-    colour = (lattice[:, 0] % 2) * 2 + (lattice // 2).sum(axis=1) % 2
-    for k in range(4):
+    for k in range(int(colour.max()) + 1):
         node, cut, near = [], [], []
         for end, fraction in ((0, at), (1, 1 - at)):
             hit = np.flatnonzero(alive & (colour[ends[:, end]] == k) & (fraction < alpha))
@@ -235,14 +287,14 @@ def _warp(points, value, lattice, ends, at, is_long) -> np.ndarray:
     return alive
 
 
-def _apply_stencils(tets, positive, sign, ends) -> np.ndarray:
+def _apply_stencils(tets, positive, sign, ends, *, by_number: bool) -> np.ndarray:
     """Replace every lattice tetrahedron by what is inside; cut k becomes node len(sign) + k."""
     weights = np.array([27, 9, 3, 1])
     code = (sign[tets] + 1) @ weights
     key = ends[:, 0] * len(sign) + ends[:, 1]
     out = []
     for labels in product((-1, 0, 1), repeat=4):
-        stencil = _stencil(labels)
+        stencil = _stencil(labels, by_number)
         here = np.flatnonzero(code == (np.array(labels) + 1) @ weights)
         if not len(stencil) or not len(here):
             continue
@@ -265,8 +317,12 @@ def _boundary(tets: np.ndarray, on_surface: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _stencil(labels: tuple[int, ...]) -> np.ndarray:
+def _stencil(labels: tuple[int, ...], by_number: bool) -> np.ndarray:
     """(k, 4) tetrahedra of one case, for a positive one; 0-3 its nodes, 4-9 its edges' cuts."""
+
+    def _diagonal(p: int, q: int, n: int) -> int:
+        return min(p, q) if by_number else _lattice_diagonal(p, q, n)
+
     inside, zero, outside = ([v for v in range(4) if labels[v] == s] for s in (-1, 0, 1))
     cut = {frozenset(edge): 4 + k for k, edge in enumerate(_LOCAL_EDGES.tolist())}
     if not inside:
@@ -306,7 +362,7 @@ def _stencil(labels: tuple[int, ...]) -> np.ndarray:
     return _oriented([[a1, b1, c1, c2], [a1, b1, b2, c2], [a1, a2, b2, c2]])
 
 
-def _diagonal(p: int, q: int, n: int) -> int:
+def _lattice_diagonal(p: int, q: int, n: int) -> int:
     """Which of the inside nodes p, q the diagonal of the cut face (p, q, n) starts from.
 
     A face has one long edge. If the surface cuts it, the diagonal ends at that cut: it is the
