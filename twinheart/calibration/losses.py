@@ -147,15 +147,17 @@ def soft_dtw(
     cost = jnp.where(allowed, (gaps**2).sum(axis=2), _FAR)
     far = jnp.full(n, _FAR, cost.dtype)
 
-    def advance(carry, own):
+    def advance(carry, row):
         last, corner = carry  # R on the antidiagonal before, and on the one before that, shifted
+        own, inside = row
         above = jnp.concatenate([far[:1], last[:-1]])
         before = jnp.stack([last, above, corner])
         least = jax.lax.stop_gradient(before.min(axis=0))
         soft = least - gamma * jnp.log(jnp.exp((least - before) / gamma).sum(axis=0))
-        return (jnp.where(own < _FAR, own + soft, _FAR), above), None
+        # by where it lies, not by its size: a cost that is no number must not pass for a far one
+        return (jnp.where(inside, own + soft, _FAR), above), None
 
-    (last, _), _ = jax.lax.scan(advance, (far, far.at[0].set(0.0)), cost)
+    (last, _), _ = jax.lax.scan(advance, (far, far.at[0].set(0.0)), (cost, jnp.asarray(allowed)))
     return last[n - 1]
 
 
@@ -263,9 +265,11 @@ class SoftDtwLoss(eqx.Module):
     """
 
     data: Observation
-    sd: float = eqx.field(static=True)
-    gamma: float = eqx.field(static=True, default=1.0)
-    band: float | None = eqx.field(static=True, default=None)
+    sd: float = eqx.field(static=True, converter=float)
+    gamma: float = eqx.field(static=True, default=1.0, converter=float)
+    band: float | None = eqx.field(
+        static=True, default=None, converter=lambda x: None if x is None else float(x)
+    )
 
     def __check_init__(self):
         for name, value in (("sd", self.sd), ("gamma", self.gamma), ("band", self.band)):
@@ -275,7 +279,8 @@ class SoftDtwLoss(eqx.Module):
     def __call__(self, prediction: Prediction) -> Float[Array, ""]:
         """Divergence."""
         step = float(np.diff(self.data.t[:2])[0])
-        band = None if self.band is None else int(self.band / step)
+        # a step is rarely a round number: a band of two samples must not become one of one
+        band = None if self.band is None else int(self.band / step + 1e-6)
         scale = np.sqrt(2.0) * self.sd
         x, y = prediction.signals / scale, self.data.signals / scale
 
@@ -307,7 +312,8 @@ class FeatureLoss(eqx.Module):
     Raises
     ------
     InputError
-        If a feature is unknown, a standard deviation not positive, or a lead is missing.
+        If there is no feature, one is unknown, a standard deviation is not positive, or a lead is
+        missing.
 
     Examples
     --------
@@ -333,9 +339,16 @@ class FeatureLoss(eqx.Module):
     ):
         self.t, self.leads = jnp.asarray(t, float), tuple(leads)
         self.measured = tuple((name, float(x), float(sd)) for name, (x, sd) in measured.items())
+        if not self.measured:
+            raise InputError(
+                f"no feature was measured: expected some of {', '.join(FEATURES)}, each with its "
+                "standard deviation."
+            )
         for name, value, sd in self.measured:
             if name not in FEATURES:
-                raise InputError(f"unknown feature '{name}', expected one of {', '.join(FEATURES)}")
+                raise InputError(
+                    f"unknown feature '{name}', expected one of {', '.join(FEATURES)}."
+                )
             if not (np.isfinite(value) and np.isfinite(sd) and sd > 0):
                 raise InputError(
                     f"the feature {name} is {value:g} +- {sd:g}, expected a number and a positive "
