@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from twinheart.calibration.model import Model
 from twinheart.calibration.objective import Objective
+from twinheart.calibration.observation import Observation
 from twinheart.ecg.movable_field import MovableField
 from twinheart.errors import InputError
 from twinheart.tissue import Eikonal
@@ -125,8 +126,8 @@ def _picked(t, at, window) -> tuple[np.ndarray, bool]:
     first, last = (at, at) if window is None else window
     if not t[0] <= first <= last <= t[-1]:
         raise InputError(
-            f"the lead is asked for from {first:g} to {last:g} ms, the data have {t[0]:g} to "
-            f"{t[-1]:g} ms."
+            f"the lead is asked for from {first:g} to {last:g} ms, expected times in this order "
+            f"within the data, {t[0]:g} to {t[-1]:g} ms."
         )
     if window is None:
         return np.array([np.interp(at, t, row) for row in np.eye(len(t))]), False
@@ -152,7 +153,11 @@ def _lead_gradient(objective: Objective, by_element: Eikonal, u, lead, pick, roo
         lat = model.excitation.lat(moved, values)[:n_mesh]
         apd = model.repolarisation.apd(values) + longer
         signal = gain * (wave.front(lat) + wave.difference(lat, apd / usual))[:, lead]
-        return jnp.sqrt(pick @ signal**2) if root else pick @ signal
+        if not root:
+            return pick @ signal
+        # the root has no derivative where the lead is still silent; nothing moves it there
+        square = pick @ signal**2
+        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
     zero = jnp.zeros(n_mesh)
     return jax.value_and_grad(number)((zero, zero))
@@ -304,7 +309,7 @@ def electrode_study(
         at = np.concatenate([place[None], place + own])
         potential = np.asarray(_potentials(objective.model, field, values, lat, at), np.float64)
         change = (potential[:, 1:] - potential[:, :1]).T[:, :, None] * column
-        whitened = np.stack([np.asarray(objective.data.whitened(jnp.asarray(d))) for d in change])
+        whitened = np.asarray(_whitened(objective.data, jnp.asarray(change)), np.float64)
         changes.append(np.sqrt((change**2).mean(axis=(0, 1))))
         shifts.append(-whitened @ jacobian @ covariance)
     slope = np.diag(np.asarray(jax.jacfwd(objective.free.flat)(u)))
@@ -318,6 +323,11 @@ def electrode_study(
         sd=np.sqrt(np.diag(covariance)),
         slope=slope,
     )
+
+
+@eqx.filter_jit
+def _whitened(data: Observation, changes):
+    return jax.vmap(data.whitened)(changes)
 
 
 def _tangential(towards, draws: int, sd: float, seed: int) -> np.ndarray:
