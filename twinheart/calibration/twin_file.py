@@ -6,6 +6,7 @@ as attributes, names as JSON text. It holds no name, date or place of a patient.
 
 import json
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ FORMAT, VERSION = "twinheart calibrated twin", 1
 MOST_CLASSES = 12  # of velocities within a region
 _MOST_NUMBERS = 2_000_000_000  # in one array of a file
 _MOST_TEXT = 10_000_000
-_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, IndexError)
+_DAMAGE = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError)
+_HARD_LINK = 0  # H5L_TYPE_HARD
 _STEP = 0.5  # ms: nodes at a site that are excited within it form one stimulus
 _SIGMAS = ("sigma_il", "sigma_it", "sigma_el", "sigma_et", "sigma_in", "sigma_en", "chi", "cm")
 _UNITS = {
@@ -269,9 +271,8 @@ def _classes(found: Calibration):
         place = np.clip(np.searchsorted(known, tags), 0, len(known) - 1)
         return heart.regions, tags, rows[place]
     rows = rows[: heart.mesh.n_tets]
-    regions, origin, velocities = heart.regions.copy(), [], []
-    numbers: list[int] = []
-    fresh = int(tags.max()) + 1
+    regions, origin, velocities, numbers = heart.regions.copy(), [], [], []
+    taken = set(tags.tolist())
     for tag in tags:
         inside = np.flatnonzero(heart.regions == tag)
         speed = np.log(rows[inside, 0])
@@ -281,7 +282,9 @@ def _classes(found: Calibration):
         )
         for k in np.unique(kind):
             members = inside[kind == k]
-            number, fresh = (int(tag), fresh) if k == kind.min() else (fresh, fresh + 1)
+            # the least free tag: from FAST_TAG on they mean a fast endocardium
+            number = int(tag) if k == kind.min() else min({*range(1, len(taken) + 2)} - taken)
+            taken.add(number)
             regions[members] = number
             numbers.append(number)
             origin.append(int(tag))
@@ -291,7 +294,7 @@ def _classes(found: Calibration):
 
 
 def is_twin_file(path: str | Path) -> bool:
-    """Whether a file is a calibrated twin, by its name and what it says of itself."""
+    """Whether a file is a calibrated twin, by its name and what it says; or a damaged one."""
     import h5py
 
     path = Path(path)
@@ -299,9 +302,14 @@ def is_twin_file(path: str | Path) -> bool:
         return False
     try:
         with h5py.File(path, "r") as file:
-            return file.attrs.get("format") == FORMAT
-    except OSError:
-        return False
+            return _is_ours(file)
+    except _DAMAGE:
+        return True
+
+
+def _is_ours(file: Any) -> bool:
+    told = file.attrs.get("format")
+    return isinstance(told, str) and told == FORMAT
 
 
 def load_twin(path: str | Path) -> StoredTwin:
@@ -320,7 +328,7 @@ def load_twin(path: str | Path) -> StoredTwin:
     Raises
     ------
     InputError
-        If the file is none of ours, of a later version, or damaged.
+        If the file is none of ours, of another version, or damaged.
 
     Examples
     --------
@@ -337,20 +345,25 @@ def load_twin(path: str | Path) -> StoredTwin:
         raise InputError(f"there is no twin '{path}': make one with 'twinheart calibrate'.")
     try:
         with h5py.File(path, "r") as file:
-            return _read(file)
+            if not _is_ours(file):
+                raise ValueError("it does not say that it is one")
+            told: Any = file.attrs["version"]
+            version = int(told)
+            if version == VERSION:
+                return _read(file)
     except (TwinheartError, *_DAMAGE) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"the twin '{path}' cannot be read ({reason}): it is damaged or no calibrated twin; "
             "make it anew with 'twinheart calibrate'."
         ) from None
+    raise InputError(
+        f"the twin '{path}' is of version {version}, this program reads version {VERSION}: update "
+        "twinheart, or make the twin anew with 'twinheart calibrate'."
+    )
 
 
 def _read(file: Any) -> StoredTwin:
-    if file.attrs.get("format") != FORMAT:
-        raise ValueError("its format is another one")
-    if int(file.attrs["version"]) != VERSION:
-        raise ValueError(f"version {int(file.attrs['version'])}, this program reads {VERSION}")
     heart = _heart(file)
     tags = np.unique(heart.regions).tolist()
     conduction = _conduction(file, tags)
@@ -358,19 +371,17 @@ def _read(file: Any) -> StoredTwin:
     known = [cell_of(entry) for entry in _words(file, "cells", list)]
     cells = {tag: known[int(kind)] for tag, kind in zip(tags, kinds, strict=True)}
     electrodes = None
-    if "electrodes" in file:
+    if _entry(file, "electrodes") is not None:
         names = [str(name) for name in _words(file, "electrode_names", list)]
         electrodes = Electrodes(names, _array(file, "electrodes/positions", 2))
-    lat, apd90 = _array(file, "maps/lat", 1), _array(file, "maps/apd90", 1)
+    lat, apd90 = _array(file, "maps/lat", 1, finite=False), _array(file, "maps/apd90", 1)
     if lat.shape != apd90.shape or len(lat) != heart.mesh.n_nodes or not (apd90 > 0).all():
         raise ValueError("its maps do not belong to its heart")
     onsets = _array(file, "sites/onsets", 1)
-    purkinje = _purkinje(file) if "purkinje" in file else None
+    purkinje = None if _entry(file, "purkinje") is None else _purkinje(file)
     facts = {name: _words(file, name) for name in ("parameters", "remarks", "site_names")}
-    facts |= {
-        "site_onsets_ms": onsets.tolist(),
-        "stored_lead_field": bool(file.attrs["stored_lead_field"]),
-    }
+    facts["site_onsets_ms"] = onsets.tolist()
+    facts["stored_lead_field"] = bool(file.attrs["stored_lead_field"])
     if purkinje is None:
         positions = _array(file, "sites/positions", 2)
         stimuli = _at_sites(heart, positions, float(file.attrs["site_radius_mm"]), lat)
@@ -384,13 +395,13 @@ def _read(file: Any) -> StoredTwin:
 
 def _heart(file: Any) -> Heart:
     fields = {}
-    for kind in ("point_fields", "cell_fields"):
-        group = file["heart"].get(kind, {})
-        fields[kind] = {n: _array(file, f"heart/{kind}/{n}", None, "fiub") for n in group}
+    for kind in ("heart/point_fields", "heart/cell_fields"):
+        names = () if (group := _entry(file, kind)) is None else group.keys()
+        own = {n: _array(file, f"{kind}/{n}", None, "fiub", finite=False) for n in names}
+        fields[kind.removeprefix("heart/")] = own
     mesh = TetMesh(_array(file, "heart/points", 2), _array(file, "heart/tets", 2, "iu"), **fields)
-    if not np.isfinite(mesh.points).all():
-        raise ValueError("its nodes are not at finite places")
-    f0, s0 = (_array(file, f"heart/{n}", 2) if n in file["heart"] else None for n in ("f0", "s0"))
+    axes = ("heart/f0", "heart/s0")
+    f0, s0 = (None if _entry(file, n) is None else _array(file, n, 2) for n in axes)
     return Heart(mesh, f0, s0, _array(file, "heart/regions", 1, "iu"))
 
 
@@ -428,8 +439,7 @@ def _at_sites(heart: Heart, positions, radius: float, lat) -> tuple[Stimulus, ..
     Elements that reach into a ball belong to it: there the wave of a site is a sphere, which the
     nodes of the ball alone do not make.
     """
-    points = heart.mesh.points
-    gap = np.linalg.norm(points[:, None] - positions, axis=2)
+    gap = np.linalg.norm(heart.mesh.points[:, None] - positions, axis=2)
     chosen = (gap <= radius).any(axis=1)
     chosen[gap.argmin(axis=0)] = True
     tets = heart.mesh.tets
@@ -444,23 +454,38 @@ def _at_sites(heart: Heart, positions, radius: float, lat) -> tuple[Stimulus, ..
     )
 
 
-def _array(file: Any, name: str, ndim: int | None, kinds: str = "f") -> np.ndarray:
-    """Numbers that lie in the file itself: what points to other files is refused."""
+def _entry(file: Any, name: str) -> Any:
+    """Entry of the file itself, None where there is none: what points elsewhere is refused."""
+    links = file.id.links  # to ask h5py itself whether a name is there would follow them
+    for path in accumulate(name.split("/"), "{}/{}".format):
+        if not links.exists(path.encode()):
+            return None
+        if links.get_info(path.encode()).type != _HARD_LINK:
+            raise ValueError(f"its entry '{name}' points elsewhere")
+    return file[name]
+
+
+def _array(
+    file: Any, name: str, ndim: int | None, kinds: str = "f", *, finite: bool = True
+) -> np.ndarray:
+    """Numbers that the file holds, every one of them: none is filled in or lies elsewhere."""
     import h5py
 
-    found, parts = file[name], name.split("/")
-    links = [file.get("/".join(parts[: k + 1]), getlink=True) for k in range(len(parts))]
+    found = _entry(file, name)
     if (
         not isinstance(found, h5py.Dataset)
-        or not all(isinstance(link, h5py.HardLink) for link in links)
         or found.external
         or found.is_virtual
         or found.dtype.kind not in kinds
         or (ndim is not None and len(found.shape) != ndim)
         or np.prod(found.shape, dtype=float) > _MOST_NUMBERS
+        or found.id.get_storage_size() < found.size * found.dtype.itemsize
     ):
         raise ValueError(f"its entry '{name}' is no array of numbers of the expected form")
-    return np.asarray(found[()])
+    values = np.asarray(found[()])
+    if finite and not np.isfinite(values).all():
+        raise ValueError(f"its entry '{name}' has numbers that are not finite")
+    return values
 
 
 def _words(file: Any, name: str, kind: type | None = None) -> Any:
