@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import twinheart as th
 from twinheart.anatomy.chart import chart_of
@@ -24,6 +25,8 @@ from twinheart.calibration import (
     prepared_heart,
     search,
 )
+from twinheart.calibration.fit import Fit
+from twinheart.calibration.mixture import mixture
 from twinheart.calibration.sbc import sbc_case, sbc_objective, sbc_summary
 from twinheart.ecg import Electrodes, lead_shares
 from twinheart.ecg.movable_field import movable_field
@@ -57,9 +60,7 @@ def patient(blank):
     rng = np.random.default_rng(5)
     truth = 0.5 * rng.normal(size=len(blank.free))
     signals = np.asarray(blank.predict(jnp.asarray(truth)).signals)
-    time, lead = (np.linalg.inv(np.asarray(x, float)) for x in
-                  (blank.data.whiten_time, blank.data.whiten_lead))  # fmt: skip
-    noise = time @ rng.normal(size=signals.shape) @ lead.T
+    noise = blank.data.noise(rng.normal(size=signals.shape))
     return with_data(blank, signals + noise), truth
 
 
@@ -164,7 +165,7 @@ def test_overconfident_posteriors_are_rejected():
 
     def verdict(sd):
         cases = [
-            {"truth": a, "estimate": b, "sd": np.full(1, sd)}
+            {"rank": stats.norm.cdf((a - b) / sd), "sd": np.full(1, sd)}
             for a, b in zip(truth, estimate, strict=True)
         ]
         return sbc_summary(cases, ["cv_l"], ["cv_l"])["consistent"]
@@ -172,6 +173,28 @@ def test_overconfident_posteriors_are_rejected():
     assert verdict(0.3)
     assert not verdict(0.15)
     assert not verdict(0.9)
+
+
+def test_mixture_weighs_optima_by_their_probability(blank):
+    """Against a grid: two equally wide peaks, one of which is e times as probable."""
+    count = len(blank.free)
+    slopes = np.concatenate([3.0 * np.eye(count), np.zeros((4, count))])  # covariance 1 / 10
+
+    def at(first, loss):
+        u = np.zeros(count)
+        u[0] = first
+        return Fit(u, {}, loss, loss - 0.5 * first**2, slopes, [], "converged")
+
+    found = mixture(blank, [at(0.0, 5.0), at(2.0, 6.0)], inflate=False)
+    x = np.linspace(-3.0, 5.0, 20001)
+    peaks = np.exp(-5.0 - 5.0 * x**2) + np.exp(-6.0 - 5.0 * (x - 2.0) ** 2)
+    peaks /= peaks.sum()
+    mean = x @ peaks
+    assert found.mean[0] == pytest.approx(mean, abs=1e-4)
+    assert found.sd[0] == pytest.approx(np.sqrt((x - mean) ** 2 @ peaks), abs=1e-4)
+    assert found.rank(np.full(count, 1.0))[0] == pytest.approx(peaks[x < 1.0].sum(), abs=1e-3)
+    # the same optimum found twice counts once
+    assert len(mixture(blank, [at(0.0, 5.0), at(0.01, 5.1)], inflate=False).weights) == 1
 
 
 def test_chart_lies_on_the_endocardium(heart):

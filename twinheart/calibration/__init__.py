@@ -32,6 +32,8 @@ from twinheart.calibration.posterior import (
 )
 from twinheart.calibration.priors import LogNormal, Normal, Uniform
 from twinheart.calibration.search import annealed_fit, search
+from twinheart.calibration.translation import Translation, translate
+from twinheart.calibration.twin_file import StoredTwin, load_twin, write_twin
 
 __all__ = [
     "KNOWN",
@@ -56,6 +58,8 @@ __all__ = [
     "Settings",
     "Stage",
     "StartSite",
+    "StoredTwin",
+    "Translation",
     "Uniform",
     "annealed_fit",
     "best_starts",
@@ -70,6 +74,7 @@ __all__ = [
     "heart_surface",
     "landmark_motion",
     "laplace",
+    "load_twin",
     "map_operator",
     "measured_beat",
     "misfit_test",
@@ -83,4 +88,6 @@ __all__ = [
     "search",
     "standard_parameters",
     "start_sites",
+    "translate",
+    "write_twin",
 ]

@@ -275,6 +275,36 @@ def build_model(
     )
 
 
+def with_repolarisation(
+    model: Model, heart: Heart, free: Parameters, places: Float[np.ndarray, "place 3"] | None = None
+) -> Model:
+    """The same model, prepared for free parameters of repolarisation.
+
+    Parameters
+    ----------
+    model : Model
+        From `build_model`.
+    heart : Heart
+        Of the same twin.
+    free, places
+        As of `build_model`.
+
+    Returns
+    -------
+    Model
+        Its gradients and field of the APD are those that `free` needs.
+
+    Raises
+    ------
+    InputError
+        If a field has not as many places as numbers.
+    """
+    usual = np.asarray(model.repolarisation.usual)
+    return eqx.tree_at(
+        lambda m: m.repolarisation, model, _repolarisation(heart, usual, free, places)
+    )
+
+
 def _names(free: Parameters) -> list[str]:
     return [entry.name for entry in free.entries]
 

@@ -17,6 +17,7 @@ from twinheart.calibration.build import (
     field_places,
     prepared_heart,
     start_sites,
+    with_repolarisation,
 )
 from twinheart.calibration.coarse import coarse_heart
 from twinheart.calibration.defaults import QRS, T_WAVE, parameter
@@ -275,7 +276,7 @@ def calibrate(
     qrs = Stage(objective, best, laplace(objective, best), others)
     t_wave = None
     if chosen.t_wave and np.isfinite(beat.t_end):
-        t_wave = _t_stage(twin, beat, sites, chosen, best, heart, say)
+        t_wave = _t_stage(qrs, twin, beat, chosen, heart, say)
     elif chosen.t_wave:
         remarks.append("the ECG shows no complete T wave: repolarisation was not fitted")
     return Calibration(twin, tuple(sites), beat, qrs, t_wave, places, tuple(remarks))
@@ -336,7 +337,10 @@ def _qrs_data(beat: MeasuredBeat, chosen: Settings, electrodes) -> Observation:
 
 
 def _observed(beat, chosen: Settings, electrodes, window, bandwidth) -> Observation:
-    noise = beat.noise if chosen.noise is None else chosen.noise
+    leads = _leads(beat, electrodes)
+    noise, time = beat.noise if chosen.noise is None else chosen.noise, 0.0
+    if chosen.noise is None and beat.rest is not None:
+        noise, time = beat.rest.of(leads), beat.rest.time
     size = float(np.nanmax(np.abs(np.asarray(beat.ecg.signals))))
     return observe(
         beat.ecg,
@@ -344,8 +348,9 @@ def _observed(beat, chosen: Settings, electrodes, window, bandwidth) -> Observat
         window=window,
         bandwidth=bandwidth,
         noise=noise,
+        noise_time=time,
         discrepancy=chosen.discrepancy * size,
-        leads=_leads(beat, electrodes),
+        leads=leads,
     )
 
 
@@ -370,21 +375,16 @@ def _searched(rough: Objective, starts, chosen: Settings, say: Progress) -> list
     return search(rough, starts, keep=chosen.keep, progress=_named("search", say))
 
 
-def _t_stage(twin, beat, sites, chosen: Settings, best: Fit, heart, say: Progress) -> Stage:
-    """Repolarisation, the activation being known."""
+def _t_stage(qrs: Stage, twin, beat, chosen: Settings, heart, say: Progress) -> Stage:
+    """Repolarisation; activation and body stay as the QRS stage found them."""
     free, places = _free(chosen.t_wave, chosen, (), False, heart)
     begin = beat.offset - beat.onset + _T_GAP
     end = min(beat.t_end - beat.onset + _T_AFTER, float(beat.ecg.t[-1]) - beat.onset)
     data = _observed(beat, chosen, twin.electrodes, (begin, end), _T_BANDWIDTH)
     say({"stage": "T wave"})
-    model = build_model(twin, data, free, sites=sites, places=places)
-    objective = Objective(model, data, free, fixed=_kept(best.values))
+    model = with_repolarisation(qrs.objective.model.at(data), heart, free, places)
+    objective = Objective(model.settled(qrs.fit.values), data, free, fixed=qrs.fit.values)
     rng = np.random.default_rng(chosen.seed + 1)
     starts = np.concatenate([np.zeros((1, len(free))), rng.normal(size=(15, len(free)))])
     fits = search(objective, starts, keep=2, progress=_named("T wave", say))
     return Stage(objective, fits[0], laplace(objective, fits[0]), fits[1:])
-
-
-def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that hold in the T stage, too: what moves the activation, and the leads."""
-    return {name: value for name, value in values.items() if name != "cv_field"}

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from twinheart.calibration.noise import RestingNoise, resting_noise
 from twinheart.ecg import Ecg, average_beat, clean_ecg, delineate, find_beats
 from twinheart.errors import InputError
 
@@ -27,6 +28,10 @@ class MeasuredBeat(NamedTuple):
         End of the T wave; NaN where there is none.
     noise : float
         Standard deviation of the noise left [mV].
+    rest : RestingNoise or None
+        The same from the rest between T and P wave, by lead; None where there is not enough of it.
+    zero : float
+        When its clock is zero, on the clock of the record; of the first of the averaged beats [ms].
     polarity : int
         -1 where the leads were turned over, else 1.
     remarks : tuple of str
@@ -38,6 +43,8 @@ class MeasuredBeat(NamedTuple):
     offset: float
     t_end: float
     noise: float
+    rest: RestingNoise | None
+    zero: float
     polarity: int
     remarks: tuple[str, ...]
 
@@ -110,6 +117,8 @@ def measured_beat(ecg: Ecg, *, arbitrary: bool = False) -> MeasuredBeat:
         offset=found.qrs_offset,
         t_end=found.t_offset,
         noise=_USUAL_NOISE if np.isnan(average.noise) else max(average.noise, _LEAST_NOISE),
+        rest=resting_noise(average.ecg, found),
+        zero=float(beats.r[np.flatnonzero(average.used)[0]]),
         polarity=1,
         remarks=tuple(remarks),
     )

@@ -306,6 +306,13 @@ class Model(eqx.Module):
         """The same model with the times and the filter of other data; its leads must be these."""
         return eqx.tree_at(lambda m: m.wave, self, self.wave.at(data.t, data.lowpass))
 
+    def settled(self, values: Mapping[str, Array]) -> "Model":
+        """The same model with electrodes and pose that stay as these values have them."""
+        wave = self.wave_of({name: jnp.asarray(value) for name, value in values.items()})
+        return eqx.tree_at(
+            lambda m: (m.wave, m.body.field), self, (wave, None), is_leaf=lambda x: x is None
+        )
+
     def lat(self, values: Mapping[str, Array]) -> Float[Array, "every_node"]:
         """Arrival at the nodes of the mesh, then of the Purkinje tree [ms]."""
         velocity = self.conduction(values)

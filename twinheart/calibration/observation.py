@@ -3,11 +3,11 @@ r"""Measured ECG as data: resampled, band-limited, with the covariance of its no
 Model and measurement pass the same Gaussian low-pass filter, and are compared at times that are a
 few milliseconds apart. The noise of the data is Gaussian,
 
-.. math:: \mathrm{cov}(y_{tl}, y_{t'l'}) = T_{tt'} L_{ll'},
+.. math:: \mathrm{cov}(y_{tl}, y_{t'l'}) = T_{tt'} L_{ll'} + D_{tt'} \delta_{ll'},
 
-with correlations in time T (those of the filter, of the recorded noise, and of what no model of
-this kind reproduces) and between leads L. A constant and a slope of every lead are marginalised:
-they are part of T with a wide variance.
+with the recorded noise, correlated in time (T) and between leads (L), and in D what no model of
+this kind reproduces. A constant and a slope of every lead are marginalised: they are part of D with
+a wide variance. In the eigenvectors of L the leads part, and each is whitened in time by itself.
 """
 
 import equinox as eqx
@@ -42,8 +42,10 @@ class Observation(eqx.Module):
         Leads.
     lowpass : float
         Standard deviation of the Gaussian filter that a model has to apply, too [ms].
-    whiten_time, whiten_lead : (time, time), (lead, lead) arrays
-        Inverse Cholesky factors of the noise.
+    apart : (lead, lead) array
+        Turns the leads into combinations whose noise is independent.
+    whiten, colour : (lead, time, time) arrays
+        For each combination the inverse Cholesky factor of its noise, and the factor.
     noise_sd : (lead,) array
         Standard deviation of the noise of each lead, unfiltered [mV].
     """
@@ -52,17 +54,23 @@ class Observation(eqx.Module):
     signals: Float[Array, "time lead"]
     names: tuple[str, ...] = eqx.field(static=True)
     lowpass: float = eqx.field(static=True)
-    whiten_time: Float[Array, "time time2"]
-    whiten_lead: Float[Array, "lead lead2"]
+    apart: Float[Array, "lead lead2"]
+    whiten: Float[Array, "lead time time2"]
+    colour: Float[Array, "lead time time2"]
     noise_sd: Float[np.ndarray, "lead"]
 
     def whitened(self, difference: Float[Array, "time lead"]) -> Float[Array, "sample"]:
         """Differences to the data as independent standard normal numbers, if they are noise."""
-        return (self.whiten_time @ difference @ self.whiten_lead.T).ravel()
+        return jnp.einsum("kts,sl,lk->tk", self.whiten, difference, self.apart).ravel()
+
+    def noise(self, standard: Float[np.ndarray, "time lead"]) -> Float[np.ndarray, "time lead"]:
+        """Noise of the data made of independent standard normal numbers [mV]."""
+        return np.einsum("kts,sk,lk->tl", self.colour, standard, self.apart)
 
     def tempered(self, factor: float) -> "Observation":
         """The same data with noise that is larger by a factor, for the beginning of a fit."""
-        return eqx.tree_at(lambda d: d.whiten_lead, self, self.whiten_lead / factor)
+        scaled = (self.whiten / factor, self.colour * factor)
+        return eqx.tree_at(lambda d: (d.whiten, d.colour), self, scaled)
 
     def residual(self, signals: Float[Array, "time lead"]) -> Float[Array, "sample"]:
         """Whitened difference of a filtered, simulated ECG at the times `t` to the data."""
@@ -94,8 +102,8 @@ def observe(
         -3 dB frequency of the Gaussian low-pass [Hz], of standard deviation
         :math:`\sqrt{\ln 2} / (2 \pi f)` in time.
     noise : float or (lead, lead) array
-        Standard deviation of the noise of every lead, or the covariance between leads [mV, mV^2].
-        Default 25 uV.
+        Standard deviation of the noise of every lead, or the covariance between the leads that are
+        taken, positive definite [mV, mV^2]. Default 25 uV.
     noise_time : float
         Time over which the noise is correlated [ms], :math:`e^{-|t| / \tau}`; 0: white at 1 kHz.
     discrepancy : float
@@ -142,24 +150,24 @@ def observe(
     covariance = np.asarray(noise, float)
     if covariance.ndim == 0:
         covariance = covariance**2 * np.eye(len(names))
-    scale = float(np.trace(covariance) / len(names))
     gap = np.abs(fine[:, None] - fine)
     correlation = np.exp(-gap / noise_time) if noise_time > 0 else np.eye(len(fine))
-    missed = discrepancy**2 * np.exp(-0.5 * (gap / _LENGTH) ** 2) / scale
-    baseline = _WIDE**2 * np.abs(data).max() ** 2 / scale
+    missed = discrepancy**2 * np.exp(-0.5 * (gap / _LENGTH) ** 2)
     ramp = (at - at.mean()) / np.ptp(at)
-    in_time = (
-        kernel @ (correlation + missed) @ kernel.T
-        + baseline * (1.0 + np.outer(ramp, ramp))
-        + 1e-9 * np.eye(len(at))
-    )
+    size = np.abs(data).max()
+    recorded = kernel @ correlation @ kernel.T
+    beyond = kernel @ missed @ kernel.T + (_WIDE * size) ** 2 * (1.0 + np.outer(ramp, ramp))
+    variance, apart = np.linalg.eigh(covariance)
+    least = 1e-9 * np.trace(covariance) / len(names) * np.eye(len(at))
+    colour = np.linalg.cholesky(variance[:, None, None] * recorded + beyond + least)
     return Observation(
         t=at,
         signals=jnp.asarray(data),
         names=names,
         lowpass=float(width),
-        whiten_time=jnp.asarray(np.linalg.inv(np.linalg.cholesky(in_time))),
-        whiten_lead=jnp.asarray(np.linalg.inv(np.linalg.cholesky(covariance))),
+        apart=jnp.asarray(apart),
+        whiten=jnp.asarray(np.linalg.inv(colour)),
+        colour=jnp.asarray(colour),
         noise_sd=np.sqrt(np.diag(covariance)),
     )
 

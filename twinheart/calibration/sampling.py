@@ -10,6 +10,8 @@ from jaxtyping import Float
 from twinheart.errors import InputError
 from twinheart.types import Array
 
+_DOUBLINGS = 4  # of a trajectory: about standard normal numbers need no more than 15 steps
+
 
 def sample(
     log_density: Callable[[Array], Array],
@@ -48,7 +50,9 @@ def sample(
         raise InputError(
             "sampling needs blackjax, which is not installed: pip install 'twinheart[uq]'."
         ) from None
-    adapt = blackjax.window_adaptation(blackjax.nuts, log_density, initial_step_size=0.5)
+    adapt = blackjax.window_adaptation(
+        blackjax.nuts, log_density, initial_step_size=0.5, max_num_doublings=_DOUBLINGS
+    )
     first, second = jax.random.split(jax.random.key(seed))
     (state, tuned), _ = adapt.run(first, jnp.zeros(size), num_steps=warmup)  # type: ignore[call-arg]
     step = jax.jit(blackjax.nuts(log_density, **tuned).step)

@@ -20,6 +20,7 @@ from twinheart.cli.ecg import ecg
 from twinheart.cli.info import info
 from twinheart.cli.leadfield import leadfield
 from twinheart.cli.mesh import mesh
+from twinheart.cli.sbc import sbc
 from twinheart.cli.scar import scar
 from twinheart.cli.simulate import simulate
 from twinheart.cli.terminal import drop_stdout, say
@@ -43,6 +44,7 @@ app.command()(simulate)
 app.command()(scar)
 app.command()(torso)
 app.command()(leadfield)
+calibrate.command("sbc")(sbc)
 app.add_typer(anatomy, name="anatomy")
 app.add_typer(calibrate, name="calibrate")
 app.add_typer(cell, name="cell")

@@ -73,8 +73,8 @@ def find_beats(ecg: Ecg) -> Beats:
     The spatial velocity is the RMS slope over the independent leads,
     :math:`s(t) = \sqrt{\frac{1}{L} \sum_l \dot V_l^2}`, from a quadratic fit over 7 ms. A beat is a
     peak above 35 % of the usual one (the median of the largest values in each 2 s); the QRS
-    reaches from there to where `s` falls below 5 % of the beat's peak for 20 ms or more. Where the
-    noise has a larger slope, three times that is used.
+    reaches from there to where `s` falls below 5 % of the beat's peak for 20 ms or more. Where
+    three times the slope of the noise is more, that is used in both places.
 
     Parameters
     ----------
@@ -112,17 +112,19 @@ def find_beats(ecg: Ecg) -> Beats:
     window = max(3, 2 * round(_SMOOTHING / step / 2) + 1)
     if len(leads) < 2 * window or leads.shape[1] == 0:
         return _beats([], [])
-    slope = np.asarray(savgol_filter(leads, window, 2, deriv=1, delta=step, axis=0))
+    slope = np.asarray(
+        savgol_filter(leads, window, 2, deriv=1, delta=step, axis=0, mode="nearest")
+    )
     velocity = np.sqrt((slope**2).mean(axis=1))
     # float32 leads of a resting heart are flat to rounding, not exactly
     if velocity.max() <= 1e-6 * max(float(np.abs(leads).max()), 1e-9):
         return _beats([], [])
+    noise = _NOISE_FACTOR * _noise_slope(leads, window, step)
     peaks, _ = find_peaks(
         np.concatenate([[0.0], velocity, [0.0]]),  # a beat may start with the record
-        height=_BEAT_LEVEL * _usual_peak(velocity, step),
+        height=max(_BEAT_LEVEL * _usual_peak(velocity, step), noise),
         distance=max(1, round(_REFRACTORY / step)),
     )
-    noise = _NOISE_FACTOR * _noise_slope(leads, window, step)
     t = np.asarray(ecg.t, dtype=np.float64)
     r, bounds = [], []
     for peak in peaks - 1:
