@@ -43,6 +43,7 @@ from twinheart.calibration.translation import translate
 from twinheart.calibration.twin_file import load_twin, write_twin
 from twinheart.cell import scale_channels
 from twinheart.ecg import Ecg, LeadField, read_lead_field
+from twinheart.mesh import TetMesh
 from twinheart.mesh.biventricle import biventricle
 from twinheart.mesh.implicit import SurfaceClass
 from twinheart.mesh.io import write_mesh
@@ -65,25 +66,36 @@ class Truth(NamedTuple):
     ecg: Ecg
 
 
-def anatomy(name: str, keep: Path, data: Path) -> tuple[th.Heart, LeadField]:
-    """Heart at the edge of the truth and the lead field of its torso, from the folder or made."""
-    heart, torso, field = (
-        keep / f"{name}.vtu", keep / f"{name}_torso.vtu", keep / f"{name}_field.h5"
-    )  # fmt: skip
-    if not heart.exists():
+def anatomy(name: str, keep: Path, data: Path) -> th.Heart:
+    """Heart at the edge of the truth, from the folder or made."""
+    file = keep / f"{name}.vtu"
+    if not file.exists():
         if name == "mean_shape":
             surface, mesh = data / "biv_mean_shape" / "heart_surface.vtp", keep / "mean_mesh.vtu"
             command("mesh", "build", surface, "--edge", TRUTH_EDGE, "-o", mesh)
-            command("anatomy", "build", mesh, "-o", heart)
+            command("anatomy", "build", mesh, "-o", file)
         else:
-            made = prepared_heart(th.add_fibres(th.Heart(biventricle(TRUTH_EDGE))))
-            fields = {"fibre": made.f0, "sheet": made.s0} | dict(made.mesh.cell_fields)
-            write_mesh(heart, type(made.mesh)(made.mesh.points, made.mesh.tets,
-                                              made.mesh.point_fields, fields))  # fmt: skip
-    if not field.exists():
-        command("torso", heart, "-o", torso)
-        command("leadfield", "--heart", heart, "--torso", torso, "-o", field)
-    return prepared_heart(th.load_heart(heart)), read_lead_field(field)
+            write_heart(file, prepared_heart(th.add_fibres(th.Heart(biventricle(TRUTH_EDGE)))))
+    return prepared_heart(th.load_heart(file))
+
+
+def write_heart(file: Path, heart: th.Heart) -> None:
+    """A heart with its directions and regions as cell fields."""
+    fields = {"fibre": heart.f0, "sheet": heart.s0, "region": heart.regions}
+    write_mesh(file, TetMesh(heart.mesh.points, heart.mesh.tets, heart.mesh.point_fields, fields))
+
+
+def torso_field(name: str, keep: Path, heart: th.Heart, condition: str) -> LeadField:
+    """Lead field of the patient's torso; a scar carries no current."""
+    torso, kind = keep / f"{name}_torso.vtu", "scar" if condition == "scar" else "healthy"
+    file, own = keep / f"{name}_{kind}_field.h5", keep / f"{name}_{kind}.vtu"
+    if not torso.exists():
+        command("torso", keep / f"{name}.vtu", "-o", torso)
+    if not file.exists():
+        write_heart(own, heart)
+        dead = ("--non-conducting", SCAR_TAG) if condition == "scar" else ()
+        command("leadfield", "--heart", own, "--torso", torso, "-o", file, *dead)
+    return read_lead_field(file)
 
 
 def command(*words: Any) -> None:
@@ -110,12 +122,9 @@ def scarred(heart: th.Heart, seed: int) -> tuple[th.Heart, Any]:
     return th.Heart(heart.mesh, heart.f0, heart.s0, regions), tissue
 
 
-def simulated(heart: th.Heart, field: LeadField, condition: str, seed: int) -> Truth:
+def simulated(heart: th.Heart, tissue, field: LeadField, condition: str, seed: int) -> Truth:
     """A beat of the synthetic patient by monodomain in its torso."""
     rng = np.random.default_rng([seed, CONDITIONS.index(condition)])
-    tissue: Any = {int(tag): Velocities() for tag in np.unique(heart.regions)}
-    if condition == "scar":
-        heart, tissue = scarred(heart, seed)
     heart, tissue = with_slow_places(heart, tissue, rng)
     cell = th.cell.get_model("tentusscher2006-epi")
     heart, _, tissue = fast_endocardium(heart, cell, tissue, cv=float(rng.uniform(1.0, 1.5)))
@@ -143,6 +152,17 @@ def kept_truth(path: Path, make) -> Truth:
     with np.load(path, allow_pickle=False) as file:
         ecg = Ecg(file["t"], file["signals"], tuple(map(str, file["names"])))
         return Truth(file["points"], file["lat"], file["repol"], ecg)
+
+
+def patient(name: str, heart: th.Heart, keep: Path, condition: str, seed: int):
+    """Truth and lead field of a target, from the folder or made."""
+    tissue: Any = {int(tag): Velocities() for tag in np.unique(heart.regions)}
+    if condition == "scar":
+        heart, tissue = scarred(heart, seed)
+    note(f"{name}, {condition}: truth")
+    field = torso_field(name, keep, heart, condition)
+    file = keep / f"{name}_{condition}.npz"
+    return kept_truth(file, lambda: simulated(heart, tissue, field, condition, seed)), field
 
 
 def with_slow_places(heart: th.Heart, tissue, rng):
@@ -233,11 +253,8 @@ def target(name: str, condition: str, keep: Path, data: Path, seed: int) -> dict
     kept = keep / f"{name}_{condition}.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    heart, field = anatomy(name, keep, data)
-    note(f"{name}, {condition}: truth")
-    truth = kept_truth(
-        keep / f"{name}_{condition}.npz", lambda: simulated(heart, field, condition, seed)
-    )
+    heart = anatomy(name, keep, data)
+    truth, field = patient(name, heart, keep, condition, seed)
     own = coarse_heart(heart, FITTED_NODES)
     note(f"{name}, {condition}: fit on {own.mesh.n_nodes} nodes")
     found, seconds = fitted(own, field, truth, condition, seed)
@@ -258,12 +275,9 @@ def target(name: str, condition: str, keep: Path, data: Path, seed: int) -> dict
 
 def speed(keep: Path, data: Path, seed: int) -> dict[str, Any]:
     """Time of a fit of the QRS at 100,000 nodes with more than 50 parameters, compile time in."""
-    heart, field = anatomy("generated", keep, data)
-    truth = kept_truth(
-        keep / "generated_normal.npz", lambda: simulated(heart, field, "normal", seed)
-    )
+    fine = anatomy("generated", keep, data)
+    truth, field = patient("generated", fine, keep, "normal", seed)
     edge = 2.6
-    fine = heart
     while fine.mesh.n_nodes < SPEED_NODES:
         edge *= 0.93
         fine = prepared_heart(th.add_fibres(th.Heart(biventricle(edge / 2))))

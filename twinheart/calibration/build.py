@@ -1,5 +1,8 @@
 """From a twin to the forward model of its calibration: sites, fields, leads."""
 
+import copy
+import dataclasses
+import functools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -30,8 +33,8 @@ from twinheart.errors import InputError, ModelError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.implicit import SurfaceClass
 from twinheart.mesh.quality import mean_edge
-from twinheart.tissue import NonConducting, build_eikonal
-from twinheart.tissue.conductivity import by_region
+from twinheart.tissue import Eikonal, build_eikonal
+from twinheart.tissue.eikonal_parts import Axes
 from twinheart.tissue.purkinje import FAST_TAG
 from twinheart.tissue.template import templates_of
 from twinheart.tissue.wave_ecg import wave_ecg
@@ -305,6 +308,36 @@ def with_repolarisation(
     )
 
 
+def by_element(problem: Eikonal) -> Eikonal:
+    """The same problem, its velocities one row for each tetrahedron and then those of before.
+
+    Parameters
+    ----------
+    problem : Eikonal
+        Whose velocities are one row for each region that conducts.
+
+    Returns
+    -------
+    Eikonal
+        Rows of the tetrahedra that conduct, in the order of its cells, then the rows it had.
+    """
+    count, rows = len(problem.cells[0]), problem.rows
+    return dataclasses.replace(
+        problem,
+        velocity=jnp.concatenate([problem.velocity[rows[0]], problem.velocity]),
+        rows=(jnp.arange(count, dtype=rows[0].dtype), rows[1] + count, rows[2] + count),
+        axes=_axes_by_element(problem.axes, count),
+    )
+
+
+@functools.lru_cache(maxsize=8)  # one object for one problem: nothing is compiled again
+def _axes_by_element(axes: Axes, count: int) -> Axes:
+    """Directions for sites, which look up the row of the tetrahedron they lie in."""
+    own = copy.copy(axes)
+    own.rows = np.arange(count)
+    return own
+
+
 def _names(free: Parameters) -> list[str]:
     return [entry.name for entry in free.entries]
 
@@ -328,7 +361,6 @@ def _conduction(twin: Twin, free: Parameters, places):
     """The eikonal problem with rows of velocities, and what sets them."""
     heart = twin.heart
     own_rows = "cv_field" in free
-    tissues = by_region(heart, twin.conductivity, "conductivity")
     problem = build_eikonal(heart, twin.conductivity, purkinje=twin.purkinje)
     base, tags = np.asarray(problem.velocity, float), np.asarray(problem.tags)
     tree = None
@@ -340,14 +372,9 @@ def _conduction(twin: Twin, free: Parameters, places):
     usual = base[np.where(fast, 0, count).argmax()]
     row = basis = None
     if own_rows:
-        if any(isinstance(tissue, NonConducting) for tissue in tissues.values()):
-            raise InputError(
-                "cv_field does not work beside regions that do not conduct: free cv_scale of "
-                "regions instead."
-            )
-        row = np.searchsorted(tags, heart.regions)
-        problem = build_eikonal(heart, base[row], purkinje=twin.purkinje)
-        centroids = heart.mesh.points[heart.mesh.tets].mean(axis=1)
+        row = np.asarray(problem.rows[0])
+        centroids = heart.mesh.points[np.asarray(problem.cells[0])].mean(axis=1)
+        problem = by_element(problem)
         basis = _basis(centroids, places, len(_labels(free, "cv_field")))
         basis = jnp.where(jnp.asarray(fast[row])[:, None], 0.0, basis)
     scaled = [_tag_row(label, tags) for label in _labels(free, "cv_scale")]

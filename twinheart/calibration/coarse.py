@@ -5,7 +5,7 @@ from scipy.spatial import KDTree
 
 from twinheart.anatomy import Heart
 from twinheart.anatomy.transfer import places_of_points
-from twinheart.errors import ModelError
+from twinheart.errors import MeshError, ModelError
 from twinheart.imaging.build import mesh_muscle
 from twinheart.imaging.from_surfaces import tagged_surface
 from twinheart.mesh import TetMesh, TriMesh
@@ -31,12 +31,10 @@ def coarse_heart(heart: Heart, nodes: int) -> Heart:
     -------
     Heart
         The copy, with more nodes where walls would be lost; the heart itself, if it has not many
-        more.
+        more, or its surface cannot be meshed anew.
 
     Raises
     ------
-    MeshError
-        If its surface cannot be meshed.
     ModelError
         If less than 100 nodes are asked for.
 
@@ -64,7 +62,10 @@ def coarse_heart(heart: Heart, nodes: int) -> Heart:
     edge = mean_edge(mesh) * (mesh.n_nodes / nodes) ** (1 / 3)
     muscle = volumes(mesh.points, mesh.tets).sum()
     for _ in range(_MOST_STEPS):
-        copy, _ = mesh_muscle(tagged_surface(surface, edge), edge)
+        try:
+            copy, _ = mesh_muscle(tagged_surface(surface, edge), edge)
+        except MeshError:  # sheets that touch, as folds of a real heart do: fitted as it is
+            break
         excess = copy.n_nodes / nodes
         kept = volumes(copy.points, copy.tets).sum() / muscle
         if copy.n_nodes > _WORTHWHILE * mesh.n_nodes:

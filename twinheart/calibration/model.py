@@ -87,7 +87,7 @@ class Conduction(eqx.Module):
     scaled : (entry,) int array
         Row of every entry of ``cv_scale``.
     row : (tet,) int array or None
-        Row of every tetrahedron, where velocities vary from one to the next.
+        Row of every tetrahedron that conducts, where velocities vary from one to the next.
     basis : (tet, place) array or None
         Of the smooth field.
     tree : (3,) array or None
@@ -113,11 +113,9 @@ class Conduction(eqx.Module):
             rows = jnp.where(self.fast[:, None], values["cv_endo"][0], rows)
         if "cv_scale" in values:
             rows = jnp.asarray(rows).at[self.scaled].multiply(values["cv_scale"][:, None])
-        if self.row is not None:
-            rows = rows[self.row]
-        if self.basis is not None:
+        if self.row is not None and self.basis is not None:
             field = self.basis @ values["cv_field"].astype(self.basis.dtype)
-            rows = rows * jnp.exp(field)[:, None]
+            rows = jnp.concatenate([rows[self.row] * jnp.exp(field)[:, None], rows])
         if self.tree is None:
             return rows
         tree = self.tree

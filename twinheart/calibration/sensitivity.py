@@ -9,9 +9,6 @@ than assumed changes the data by :math:`\Delta y`; to first order a fit then mov
 with the whitening W of the data and the Jacobian J of the whitened residual (Gauss-Newton).
 """
 
-import copy
-import dataclasses
-import functools
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -20,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from twinheart.calibration.build import by_element
 from twinheart.calibration.model import Model
 from twinheart.calibration.objective import Objective
 from twinheart.calibration.observation import Observation
 from twinheart.ecg.movable_field import MovableField
 from twinheart.errors import InputError
 from twinheart.tissue import Eikonal
-from twinheart.tissue.eikonal_parts import Axes
 from twinheart.types import Array
 
 _OF_BODY = ("electrode.", "pose.", "gain")
@@ -110,7 +107,7 @@ def lead_sensitivity(
     pick, root = _picked(np.asarray(data.t), at, window)
     value, (velocity, apd) = _lead_gradient(
         objective,
-        _by_element(objective.model.problem),
+        by_element(objective.model.problem),
         jnp.asarray(u, float),
         jnp.asarray(data.names.index(lead)),
         jnp.asarray(pick),
@@ -161,25 +158,6 @@ def _lead_gradient(objective: Objective, by_element: Eikonal, u, lead, pick, roo
 
     zero = jnp.zeros(n_mesh)
     return jax.value_and_grad(number)((zero, zero))
-
-
-def _by_element(problem: Eikonal) -> Eikonal:
-    """The same problem, its velocities one row for each tetrahedron and then those of before."""
-    count, rows = len(problem.cells[0]), problem.rows
-    return dataclasses.replace(
-        problem,
-        velocity=jnp.concatenate([problem.velocity[rows[0]], problem.velocity]),
-        rows=(jnp.arange(count, dtype=rows[0].dtype), rows[1] + count, rows[2] + count),
-        axes=_axes_by_element(problem.axes, count),
-    )
-
-
-@functools.lru_cache(maxsize=8)  # one object for one problem: nothing is compiled again
-def _axes_by_element(axes: Axes, count: int) -> Axes:
-    """Directions for sites, which look up the row of the tetrahedron they lie in."""
-    own = copy.copy(axes)
-    own.rows = np.arange(count)
-    return own
 
 
 class ElectrodeStudy(eqx.Module):

@@ -270,7 +270,9 @@ def _classes(found: Calibration):
         known = np.asarray(found.qrs.objective.model.problem.tags)
         place = np.clip(np.searchsorted(known, tags), 0, len(known) - 1)
         return heart.regions, tags, rows[place]
-    rows = rows[: heart.mesh.n_tets]
+    alive = np.isin(heart.regions, np.asarray(found.qrs.objective.model.problem.tags))
+    known, rows = rows, np.ones((heart.mesh.n_tets, 3))  # where nothing conducts, any velocity
+    rows[alive] = known[: alive.sum()]
     regions, origin, velocities, numbers = heart.regions.copy(), [], [], []
     taken = set(tags.tolist())
     for tag in tags:
