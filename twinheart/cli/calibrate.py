@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from twinheart.cli.case import Case
 
 CHECKPOINT = "calibration.npz"
+_SHORTEST = 150.0  # ms: no QRS complex and what surrounds it is shorter
 _EVERY = 10.0  # s between two lines about one stage of the search
 _FIT = "fit"
 
@@ -75,6 +76,10 @@ def fit(
     iterations: Annotated[Whole, _option("Of the last fit.")] = None,
     seed: Annotated[Whole, _option("Of the starts.")] = None,
     resume: Annotated[bool, _option("Go on from the checkpoint in --out.", "--resume")] = False,
+    monodomain: Annotated[
+        bool,
+        _option("Run the calibrated twin by monodomain and compare its ECG.", "--monodomain"),
+    ] = False,
     out: Annotated[Path | None, _option("Folder for the results.")] = None,
     report: Annotated[bool | None, _option("Draw pictures and write report.html.")] = None,
     as_json: Annotated[bool, _option("Print one JSON object.", "--json")] = False,
@@ -120,14 +125,18 @@ def fit(
             "[calibration] names an ECG."
         )
     try:
-        summary = run_calibration(case, Path(case.output.folder), resume=resume)
+        summary = run_calibration(
+            case, Path(case.output.folder), resume=resume, monodomain=monodomain
+        )
     except Interrupted as stop:
         say(f"twinheart: {stop}")
         raise typer.Exit(130) from None
     emit(summary if as_json else _for_reading(summary), as_json=as_json)
 
 
-def run_calibration(case: "Case", folder: Path, *, resume: bool = False) -> dict[str, Any]:
+def run_calibration(
+    case: "Case", folder: Path, *, resume: bool = False, monodomain: bool = False
+) -> dict[str, Any]:
     """Calibrate as a case says, write its results into a folder and return the summary.
 
     Parameters
@@ -138,6 +147,8 @@ def run_calibration(case: "Case", folder: Path, *, resume: bool = False) -> dict
         Where results go; made if absent.
     resume : bool
         Go on from the checkpoint in `folder`.
+    monodomain : bool
+        Run the calibrated twin by monodomain, too, and compare its ECG.
 
     Returns
     -------
@@ -172,12 +183,14 @@ def run_calibration(case: "Case", folder: Path, *, resume: bool = False) -> dict
                 else "before the first checkpoint; nothing to resume from"
             )
             raise Interrupted(f"interrupted; {how}") from None
-        summary = _written(case, found, folder, start)
+        summary = _written(case, found, folder, start, monodomain)
         kept.unlink(missing_ok=True)
     return summary
 
 
 def _beat(case: "Case") -> "MeasuredBeat":
+    import numpy as np
+
     from twinheart.calibration import measured_beat
     from twinheart.ecg import read_ecg
 
@@ -190,10 +203,23 @@ def _beat(case: "Case") -> "MeasuredBeat":
         raise InputError(f"{error}{hint}") from None
     for note in recording.notes:
         say(f"twinheart: note: {note}")
+    length = float(np.ptp(np.asarray(recording.ecg.t)))
+    if not length >= _SHORTEST:
+        raise InputError(
+            f"{path}: the recording lasts {length:.3g} ms, expected one whole heart beat at least "
+            f"({_SHORTEST:g} ms or more): record more."
+        )
     try:
-        return measured_beat(recording.ecg, arbitrary=section.ecg_unit == "arbitrary")
+        found = measured_beat(recording.ecg, arbitrary=section.ecg_unit == "arbitrary")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    t = np.asarray(found.ecg.t)
+    if found.onset <= t[0] + found.ecg.step or found.offset >= t[-1] - found.ecg.step:
+        raise InputError(
+            f"{path}: the QRS complex begins or ends with the recording, so part of it may be "
+            "missing: record more of the beat."
+        )
+    return found
 
 
 def _calibrated(case: "Case", beat: "MeasuredBeat", settings, checkpoint: Path) -> "Calibration":
@@ -252,7 +278,9 @@ class Progress:
         self._stage, self._said = stage, now
 
 
-def _written(case: "Case", found: "Calibration", folder: Path, start: float) -> dict[str, Any]:
+def _written(
+    case: "Case", found: "Calibration", folder: Path, start: float, monodomain: bool
+) -> dict[str, Any]:
     """Write twin, maps, case, report and summary."""
     from twinheart.calibration.twin_file import write_twin
     from twinheart.cli.case_text import case_toml
@@ -270,11 +298,37 @@ def _written(case: "Case", found: "Calibration", folder: Path, start: float) -> 
         page = folder / "report.html"
         files.append(write_calibration_report(page, found, title=title, provenance=facts))
     files.append(folder / "summary.json")
-    summary = summarise(found) | {"wall_s": time.perf_counter() - start}
+    again = {"translation": _translated(case, found, files[0])} if monodomain else {}
+    summary = summarise(found) | again | {"wall_s": time.perf_counter() - start}
     summary |= {"files": [str(path) for path in files]}
     text = json.dumps(plain(summary | {"provenance": facts}), indent=1)
     write_text(files[-1], text + "\n")
     return summary
+
+
+def _translated(case: "Case", found: "Calibration", twin: Path) -> dict[str, Any]:
+    """What the twin's ECG is like when it runs by monodomain."""
+    import numpy as np
+
+    from twinheart.calibration import load_twin, translate
+
+    say("calibrating: the twin by monodomain")
+    stages = {"qrs": found.qrs} | ({} if found.t_wave is None else {"t_wave": found.t_wave})
+    again = translate(
+        load_twin(twin), stages, lead_field=found.twin.lead_field, dt=case.simulation.dt
+    )
+    medians = {
+        f"{name}_correlation_median": float(np.median(list(leads.values())))
+        for name, leads in again.correlation.items()
+    }
+    return {
+        **medians,
+        "correlation": again.correlation,
+        "late_ms": again.late,
+        "lat_rms_ms": again.lat_rms,
+        "activated_fraction": again.activated,
+        "remarks": list(again.remarks),
+    }
 
 
 def _write_maps(path: Path, found: "Calibration") -> None:

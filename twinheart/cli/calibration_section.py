@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from twinheart.calibration import Settings
 
 USUAL = "usual"  # in a list of free parameters: those that are free by default
+# Parameters of which there are several, none of them by default; an example of their labels.
+_LABELLED = {"cv_scale": "[1]"} | {f"electrode.{axis}": '["V1"]' for axis in "xyz"}
+_MOST_PLACES = 200  # of a smooth field: what an ECG tells of is far less
 
 
 class CalibrationSection(Section):
@@ -90,6 +93,11 @@ def settings_of(section: CalibrationSection) -> "Settings":
         raise InputError("no parameter of the QRS is free: name one, or 'usual'.")
     own = tuple(name for name in names if _of_t_wave(name))
     t_wave = (own or usual.t_wave) if section.t_wave else ()
+    if not section.t_wave and (idle := [n for n in section.free or () if _of_t_wave(n)]):
+        raise InputError(
+            f"{', '.join(idle)} is free, but the T wave, which it belongs to, is not fitted: "
+            "remove it from calibration.free, or fit the T wave."
+        )
     priors, labels = {}, {}
     for name, table in _by_name(section.parameters):
         _check_known(name)
@@ -103,6 +111,12 @@ def settings_of(section: CalibrationSection) -> "Settings":
             labels[name] = _labels(name, table["labels"])
         if rest:
             priors[name] = prior_of(rest, name)
+    for name in (*free, *t_wave):
+        if name in _LABELLED and name not in labels:
+            raise InputError(
+                f"{name} is free, but of what is not said: add labels = {_LABELLED[name]} to "
+                f"[calibration.parameters.{name}] in a case file."
+            )
     return usual._replace(
         sites=section.sites,
         free=free,
@@ -159,4 +173,13 @@ def _labels(name: str, value: Any) -> tuple[str, ...]:
         raise InputError(
             f"labels of parameter {name} are {value!r}, expected a list of names or numbers."
         )
-    return tuple(str(item) for item in items)
+    found = tuple(str(item) for item in items)
+    if name.endswith("field"):
+        if len(found) != 1 or not found[0].isdecimal() or not 0 < int(found[0]) <= _MOST_PLACES:
+            raise InputError(
+                f"labels of parameter {name} are {value!r}, expected one number of places, 1 to "
+                f"{_MOST_PLACES}."
+            )
+    elif name not in _LABELLED and name != "gain.lead":
+        raise InputError(f"parameter {name} takes no labels, got {', '.join(found)}: remove them.")
+    return found
