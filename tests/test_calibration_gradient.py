@@ -77,9 +77,6 @@ def test_gradient_of_the_whole_loss(whole, gradient):
     assert (np.abs(data_part) > 1e-6 * np.abs(data_part).max()).all()
 
 
-@pytest.mark.xfail(
-    raises=NotImplementedError, reason="Conduction multiplies rows without unique_indices=True"
-)
 def test_velocities_have_derivatives_by_the_factor_of_a_region():
     """In forward mode, which a fit takes, and in reverse."""
     base = jnp.array([[0.6, 0.3, 0.3], [0.5, 0.2, 0.2], [0.4, 0.1, 0.1]])
@@ -175,7 +172,6 @@ def test_the_same_start_gives_the_same_fit_bit_for_bit(few, monkeypatch):
     assert [step["loss"] for step in one.history] == [step["loss"] for step in same.history]
 
 
-@pytest.mark.xfail(reason="fit saves its state before it counts the iteration as idle")
 def test_an_interrupted_fit_converges_when_a_whole_one_does(few, tmp_path):
     """Every iteration counts as idle here, before the interruption as after it."""
     u, options = some_numbers(few, seed=4), {"iterations": 9, "tolerance": 1.0, "patience": 3}

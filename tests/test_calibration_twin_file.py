@@ -287,9 +287,6 @@ def by_tree(folder: Path):
     return written, load_twin(write_twin(folder / "twin.h5", written))
 
 
-@pytest.mark.xfail(
-    raises=TypeError, reason="build._is_left returns numpy's bool, which the type checks refuse"
-)
 def test_a_purkinje_tree_comes_back(x64, tmp_path):
     """Its velocity, as fitted, and the places where it is excited."""
     written, stored = by_tree(tmp_path)

@@ -265,6 +265,7 @@ def build_model(
         weights=jnp.asarray(weights),
         positions=jnp.asarray(twin.electrodes.positions),
         centre=jnp.asarray(heart_frame(mesh).centre),
+        gained=_gained(free, names),
         moved=_moved(free, twin.electrodes),
         field=movable_field(mesh, sigma_i, dtype=dtype) if moving else None,
     )
@@ -445,7 +446,7 @@ def _is_left(mesh: TetMesh, place) -> bool:
         np.linalg.norm(mesh.points[classes == side] - place, axis=1).min(initial=np.inf)
         for side in (_LV, _RV)
     ]
-    return gap[0] <= gap[1]
+    return bool(gap[0] <= gap[1])
 
 
 def _repolarisation(heart: Heart, usual, free: Parameters, places) -> Repolarisation:
@@ -467,6 +468,17 @@ def _repolarisation(heart: Heart, usual, free: Parameters, places) -> Repolarisa
     count = len(_labels(free, "apd.field"))
     basis = _basis(heart.mesh.points, places, count) if count else None
     return Repolarisation(jnp.asarray(usual), gradients, basis)
+
+
+def _gained(free: Parameters, leads: Sequence[str]):
+    labels = _labels(free, "gain.lead")
+    unknown = [label for label in labels if label not in leads]
+    if unknown:
+        raise InputError(
+            f"gain.lead is free for {', '.join(unknown)}, but the leads that are fitted are "
+            f"{', '.join(leads)}."
+        )
+    return np.array([leads.index(label) for label in labels], dtype=np.int32)
 
 
 def _moved(free: Parameters, electrodes: Electrodes):

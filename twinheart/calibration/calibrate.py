@@ -239,7 +239,8 @@ def calibrate(
         return Twin(made, cells, tissues, electrodes, purkinje, lead_field)
 
     twin = twin_of(heart)
-    free, places = _free(chosen.free, chosen, sites, purkinje is not None, heart)
+    leads = _leads(beat, twin.electrodes)
+    free, places = _free(chosen.free, chosen, sites, purkinje is not None, heart, leads)
     data = _qrs_data(beat, chosen, twin.electrodes)
     remarks = list(beat.remarks)
     say({"stage": "model"})
@@ -294,7 +295,7 @@ def _with_data(objective: Objective, data: Observation) -> Objective:
     return eqx.tree_at(lambda o: o.data, objective, data)
 
 
-def _free(names: Sequence[str], chosen: Settings, sites, with_tree: bool, heart: Heart):
+def _free(names: Sequence[str], chosen: Settings, sites, with_tree: bool, heart: Heart, leads):
     """Parameters that make sense with what there is, and the places of smooth fields."""
     if with_tree:
         names = [n for n in names if not n.startswith("site.") or n == "site.onset"]
@@ -310,7 +311,7 @@ def _free(names: Sequence[str], chosen: Settings, sites, with_tree: bool, heart:
             places = field_places(heart, count)
             labels = tuple(str(k + 1) for k in range(count))
         elif name == "gain.lead" and not labels:
-            labels = INDEPENDENT
+            labels = leads
         entries.append(parameter(name, labels=labels, prior=chosen.priors.get(name), sites=sites))
     return Parameters(entries), places
 
@@ -363,7 +364,10 @@ def _starts(free: Parameters, chosen: Settings) -> Float[np.ndarray, "start para
         k = free.names.index("lv_delay")
         for delay in (_LBBB, _RBBB):
             block = zero.copy()
-            block[k] = free.standard({"lv_delay": delay})[k]
+            try:
+                block[k] = free.standard({"lv_delay": delay})[k]
+            except InputError:  # beyond the bounds of a prior that was given
+                continue
             fixed.append(block)
     count = max(chosen.starts - len(fixed), 0)
     # sites stay near where a beat is known to begin: a dozen of them at random start nowhere
@@ -377,7 +381,7 @@ def _searched(rough: Objective, starts, chosen: Settings, say: Progress) -> list
 
 def _t_stage(qrs: Stage, twin, beat, chosen: Settings, heart, say: Progress) -> Stage:
     """Repolarisation; activation and body stay as the QRS stage found them."""
-    free, places = _free(chosen.t_wave, chosen, (), False, heart)
+    free, places = _free(chosen.t_wave, chosen, (), False, heart, ())
     begin = beat.offset - beat.onset + _T_GAP
     end = min(beat.t_end - beat.onset + _T_AFTER, float(beat.ecg.t[-1]) - beat.onset)
     data = _observed(beat, chosen, twin.electrodes, (begin, end), _T_BANDWIDTH)

@@ -125,16 +125,16 @@ def fit(
             "seconds": time.perf_counter() - tick,
         }
         state.history.append(done)
+        gain = before - state.loss
+        state.flat = state.flat + 1 if gain < tolerance * before else 0
         if checkpoint is not None:
             save_state(Path(checkpoint), mark, state)
         if progress is not None:
             left = (iterations - len(state.history)) * done["seconds"]
             progress({**done, "left": left, "elapsed": time.perf_counter() - begin})
-        gain = before - state.loss
         if gain <= 0.0:
             result = "no step lowers the loss"
             break
-        state.flat = state.flat + 1 if gain < tolerance * before else 0
         if state.flat >= patience:
             result = "converged"
             break

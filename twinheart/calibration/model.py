@@ -112,7 +112,11 @@ class Conduction(eqx.Module):
         if "cv_endo" in values:
             rows = jnp.where(self.fast[:, None], values["cv_endo"][0], rows)
         if "cv_scale" in values:
-            rows = jnp.asarray(rows).at[self.scaled].multiply(values["cv_scale"][:, None])
+            rows = (
+                jnp.asarray(rows)
+                .at[self.scaled]
+                .multiply(values["cv_scale"][:, None], unique_indices=True)
+            )
         if self.row is not None and self.basis is not None:
             field = self.basis @ values["cv_field"].astype(self.basis.dtype)
             rows = jnp.concatenate([rows[self.row] * jnp.exp(field)[:, None], rows])
@@ -217,6 +221,8 @@ class Body(eqx.Module):
         Where they are if not free [mm].
     centre : (3,) array
         Around which the heart turns [mm].
+    gained : (entry,) int array
+        Lead of each entry of ``gain.lead``.
     moved : (entry,) int array
         Electrode of each entry of ``electrode.x``, ``y``, ``z``.
     field : MovableField or None
@@ -227,6 +233,7 @@ class Body(eqx.Module):
     weights: Float[Array, "lead electrode"]
     positions: Float[Array, "electrode 3"]
     centre: Float[Array, "3"]
+    gained: Int[np.ndarray, "gained"]
     moved: Int[np.ndarray, "entry"]
     field: MovableField | None
 
@@ -247,7 +254,9 @@ class Body(eqx.Module):
     def gains(self, values: Mapping[str, Array]) -> Array:
         """Factor on every lead."""
         gain = values["gain"][0] if "gain" in values else 1.0
-        return gain * values.get("gain.lead", jnp.ones(len(self.leads)))
+        if "gain.lead" not in values:
+            return gain * jnp.ones(len(self.leads))
+        return gain * jnp.ones(len(self.leads)).at[self.gained].set(values["gain.lead"])
 
 
 def rotation(vector: Float[Array, "3"]) -> Float[Array, "3 3"]:

@@ -110,20 +110,9 @@ def fit(
         "output.folder": None if out is None else str(out),
         "output.report": report,
     }
-    from twinheart.cli.case import PATHS, check_case, located, read_case
     from twinheart.cli.run import Interrupted
 
-    given = {dotted: value for dotted, value in overrides.items() if value is not None}
-    if purkinje:
-        given["purkinje.files"] = [str(Path.cwd() / Path(name).expanduser()) for name in purkinje]
-        given["purkinje.present"] = True
-    given |= {dotted: located(dotted, given[dotted], Path.cwd()) for dotted in PATHS & given.keys()}
-    case = check_case({}, given) if case_file is None else read_case(case_file, given)
-    if case.calibration.ecg is None or (case_file is None and heart is None):
-        raise InputError(
-            "nothing to calibrate: give --heart and --ecg, or a case file whose table "
-            "[calibration] names an ECG."
-        )
+    case = _case(case_file, overrides, purkinje or [])
     try:
         summary = run_calibration(
             case, Path(case.output.folder), resume=resume, monodomain=monodomain
@@ -132,6 +121,24 @@ def fit(
         say(f"twinheart: {stop}")
         raise typer.Exit(130) from None
     emit(summary if as_json else _for_reading(summary), as_json=as_json)
+
+
+def _case(case_file: Path | None, overrides: dict[str, Any], purkinje: list[str]) -> "Case":
+    """The case file with what the options say."""
+    from twinheart.cli.case import PATHS, check_case, located, read_case
+
+    given = {dotted: value for dotted, value in overrides.items() if value is not None}
+    if purkinje:
+        given["purkinje.files"] = [str(Path.cwd() / Path(name).expanduser()) for name in purkinje]
+        given["purkinje.present"] = True
+    given |= {dotted: located(dotted, given[dotted], Path.cwd()) for dotted in PATHS & given.keys()}
+    case = check_case({}, given) if case_file is None else read_case(case_file, given)
+    if case.calibration.ecg is None or (case_file is None and overrides["heart.file"] is None):
+        raise InputError(
+            "nothing to calibrate: give --heart and --ecg, or a case file whose table "
+            "[calibration] names an ECG."
+        )
+    return case
 
 
 def run_calibration(

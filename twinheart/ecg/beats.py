@@ -112,9 +112,7 @@ def find_beats(ecg: Ecg) -> Beats:
     window = max(3, 2 * round(_SMOOTHING / step / 2) + 1)
     if len(leads) < 2 * window or leads.shape[1] == 0:
         return _beats([], [])
-    slope = np.asarray(
-        savgol_filter(leads, window, 2, deriv=1, delta=step, axis=0, mode="nearest")
-    )
+    slope = np.asarray(savgol_filter(leads, window, 2, deriv=1, delta=step, axis=0, mode="nearest"))
     velocity = np.sqrt((slope**2).mean(axis=1))
     # float32 leads of a resting heart are flat to rounding, not exactly
     if velocity.max() <= 1e-6 * max(float(np.abs(leads).max()), 1e-9):

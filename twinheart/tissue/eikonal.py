@@ -37,6 +37,7 @@ from twinheart.tissue.eikonal_parts import (
     strands_between,
     surface_parts,
 )
+from twinheart.tissue.host import on_host
 from twinheart.tissue.purkinje import ConductionSystem
 from twinheart.types import Array
 
@@ -410,7 +411,7 @@ def _site_arrival(problem: Eikonal, sites: Sites, slow):
         jax.ShapeDtypeStruct((count,), np.int32),
     )
     arguments = jax.lax.stop_gradient((sites.positions, sites.onsets, sites.radius, slow))
-    site, axes, row = jax.pure_callback(
+    site, axes, row = on_host(
         partial(problem.axes.nearest_sites, problem.elements),
         shapes,
         *arguments,

@@ -28,6 +28,7 @@ from twinheart.tissue.eikonal_local import (
     TRIANGLE_TO,
     solve_sweeps,
 )
+from twinheart.tissue.host import on_host
 
 _AMONG_PAIRS = ((0, 1), (0, 2), (1, 2))
 
@@ -122,7 +123,7 @@ def _solve(elements, solver, tolerance, cells, qt, qs, cost, source):
         jax.ShapeDtypeStruct((n, 3), source.dtype),
     )
     host = partial(_ordered, elements, tolerance)
-    return jax.pure_callback(host, shapes, qt, qs, cost, source, vmap_method="expand_dims")
+    return on_host(host, shapes, qt, qs, cost, source, vmap_method="expand_dims")
 
 
 def _ordered(elements: Elements, tolerance, qt, qs, cost, source):
@@ -184,17 +185,17 @@ def _solve_linear(solver, columns, weights, right):
     def solve(_, b):
         if solver == "sweeps":
             return _summed(pulled, b)
-        return on_host("solve_tangent", b)
+        return ordered("solve_tangent", b)
 
     def transposed(_, b):
         if solver == "sweeps":
             return _summed(pushed, b)
-        return on_host("solve_adjoint", b)
+        return ordered("solve_adjoint", b)
 
-    def on_host(name, b):
+    def ordered(name, b):
         shape = jax.ShapeDtypeStruct(b.shape, b.dtype)
         host = partial(_linear, name)
-        return jax.pure_callback(host, shape, columns, weights, b, vmap_method="expand_dims")
+        return on_host(host, shape, columns, weights, b, vmap_method="expand_dims")
 
     return jax.lax.custom_linear_solve(lambda x: x - pulled(x), right, solve, transposed)
 
