@@ -211,7 +211,8 @@ def fitted(heart: th.Heart, field: LeadField, truth: Truth, condition: str, seed
     conduction = None
     if condition == "scar":
         heart, conduction = scarred(heart, seed)
-    settings = Settings(free=FREE, t_wave=FREE_T, discrepancy=0.03)._replace(**changes)
+    usual = Settings(free=FREE, t_wave=FREE_T, discrepancy=0.03, coarse_nodes=4000)
+    settings = usual._replace(**changes)
     found = calibrate(
         heart, measured_beat(truth.ecg), field.electrodes, conduction=conduction, settings=settings
     )

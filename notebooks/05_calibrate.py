@@ -58,8 +58,12 @@ electrodes = th.standard_12_lead(heart)
 inferior = heart.mesh.points[heart.mesh.tets].mean(axis=1)[:, 1]
 slow = inferior < np.quantile(inferior, 0.25)
 regions = th.Heart(heart.mesh, heart.f0, heart.s0, np.where(slow, 2, 1))
-velocities = {1: th.Velocities(0.55, 0.3), 2: th.Velocities(0.4, 0.22)}
-fast = fast_endocardium(regions, th.Twin(heart, cell).cell, velocities, cv=1.2)
+fast = fast_endocardium(
+    regions,
+    th.Twin(heart, cell).cell,
+    {1: th.Velocities(0.55, 0.3), 2: th.Velocities(0.4, 0.22)},
+    cv=1.2,
+)
 patient = th.Twin(*fast, electrodes)
 right = [s for s in root_sites(heart.mesh) if s.name.startswith("RV")]
 stimuli = [th.pace(site.nodes, start=100.0 + site.onset) for site in right]

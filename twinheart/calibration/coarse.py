@@ -7,9 +7,9 @@ from twinheart.anatomy import Heart
 from twinheart.anatomy.transfer import places_of_points
 from twinheart.errors import MeshError, ModelError
 from twinheart.imaging.build import mesh_muscle
-from twinheart.imaging.from_surfaces import tagged_surface
+from twinheart.imaging.from_surfaces import muscle_within
 from twinheart.mesh import TetMesh, TriMesh
-from twinheart.mesh.quality import boundary_triangles, mean_edge, volumes
+from twinheart.mesh.quality import boundary_triangles, enclosed_volume, mean_edge, volumes
 
 _MOST_STEPS = 6
 # Of the muscle that a copy keeps, of the nodes above which it saves nothing, and of the edge length
@@ -58,13 +58,16 @@ def coarse_heart(heart: Heart, nodes: int) -> Heart:
     tagged = classes > 0  # a mesher may leave single nodes of the surface without a tag
     nearest = KDTree(points[tagged]).query(points[~tagged])[1]
     classes[~tagged] = classes[tagged][nearest]
-    surface = TriMesh(points, corners.reshape(-1, 3).astype(np.int32), {"surf_class": classes})
+    corners = corners.reshape(-1, 3).astype(np.int32)
+    if enclosed_volume(points, corners) < 0:
+        corners = corners[:, ::-1]
+    surface = TriMesh(points, corners, {"surf_class": classes})
     edge = mean_edge(mesh) * (mesh.n_nodes / nodes) ** (1 / 3)
     muscle = volumes(mesh.points, mesh.tets).sum()
     for _ in range(_MOST_STEPS):
         try:
-            copy, _ = mesh_muscle(tagged_surface(surface, edge), edge)
-        except MeshError:  # sheets that touch, as folds of a real heart do: fitted as it is
+            copy, _ = mesh_muscle(muscle_within(surface, edge), edge)
+        except MeshError:  # fitted as it is
             break
         excess = copy.n_nodes / nodes
         kept = volumes(copy.points, copy.tets).sum() / muscle

@@ -155,10 +155,26 @@ def tagged_surface(surface: TriMesh, edge: float) -> TaggedSurface:
         _, near = KDTree(surface.points).query(closed.points[surface.n_nodes :])
         classes = np.concatenate([classes, classes[near]])
     tagged = TriMesh(closed.points, closed.triangles, {"surf_class": classes})
-    return _tagged(tagged, edge, notes)
+    return muscle_within(tagged, edge, notes)
 
 
-def _tagged(surface: TriMesh, edge: float, notes: tuple[str, ...]) -> TaggedSurface:
+def muscle_within(surface: TriMesh, edge: float, notes: tuple[str, ...] = ()) -> TaggedSurface:
+    """The implicit muscle within a surface that is known to be closed, such as that of a mesh.
+
+    Parameters
+    ----------
+    surface : TriMesh
+        Closed, normals outwards [mm], with the point field ``surf_class``.
+    edge : float
+        Edge length of the mesh to come [mm].
+    notes : tuple of str
+        What was mended.
+
+    Returns
+    -------
+    TaggedSurface
+        The muscle.
+    """
     step = _grid_step(edge)
     corners = surface.points[surface.triangles]
     affine, shape = box_grid(surface.points, step, 4 * step)
