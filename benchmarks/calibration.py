@@ -48,6 +48,7 @@ from twinheart.mesh.biventricle import biventricle
 from twinheart.mesh.implicit import SurfaceClass
 from twinheart.mesh.io import write_mesh
 from twinheart.tissue import NonConducting, Velocities, fast_endocardium
+from twinheart.tissue.conductivity import Conduction
 
 CONDITIONS = ("normal", "lbbb", "scar")
 TRUTH_EDGE, FITTED_NODES = 1.5, 30_000  # mm; about 2 mm
@@ -176,7 +177,9 @@ def with_slow_places(heart: th.Heart, tissue, rng):
     regions = np.where(slow, heart.regions + 20, heart.regions)
     usual = Velocities(along, across)
     slower = Velocities(0.75 * along, 0.75 * across)
-    found = {int(tag): slower if tag > 20 else usual for tag in np.unique(regions)}
+    found: dict[int, Conduction] = {
+        int(tag): slower if tag > 20 else usual for tag in np.unique(regions)
+    }
     found |= {tag: kind for tag, kind in tissue.items() if isinstance(kind, NonConducting)}
     return th.Heart(heart.mesh, heart.f0, heart.s0, regions), found
 
