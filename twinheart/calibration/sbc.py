@@ -308,6 +308,8 @@ def run_cases(
                     _add(file, case)
                     say(cases - len(missing) + number, cases)
             except BaseException:
+                for worker in multiprocessing.active_children():  # not another minute of each
+                    worker.terminate()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [done[k] for k in range(cases)]
