@@ -356,13 +356,13 @@ def _observed(beat, chosen: Settings, electrodes, window, bandwidth) -> Observat
 
 
 def _starts(free: Parameters, chosen: Settings) -> Float[np.ndarray, "start parameter"]:
-    """The centre of the prior, both bundle branch blocks, and draws from the prior."""
+    """The centre of the prior, no block, either bundle branch block, and draws."""
     rng = np.random.default_rng(chosen.seed)
     zero = np.zeros(len(free))
     fixed = [zero]
     if "lv_delay" in free:
         k = free.names.index("lv_delay")
-        for delay in (_LBBB, _RBBB):
+        for delay in (0.0, _LBBB, _RBBB):  # the prior's centre is none of them
             block = zero.copy()
             try:
                 block[k] = free.standard({"lv_delay": delay})[k]
