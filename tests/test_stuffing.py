@@ -75,7 +75,7 @@ def _torus(x):
     return np.hypot(ring, x[:, 2]) - 3.1
 
 
-@pytest.mark.parametrize(
+SHAPES = pytest.mark.parametrize(
     ("distance", "topology"),
     [
         (_ball(9.7), (2, 0, 1)),
@@ -86,6 +86,9 @@ def _torus(x):
     ],
     ids=["ball", "shell", "torus", "wavy"],
 )
+
+
+@SHAPES
 @pytest.mark.parametrize(("edge", "improve"), [(1.3, False), (0.8, False), (1.1, True)])
 def test_mesh_conforms_with_bounded_angles_and_right_topology(distance, topology, edge, improve):
     mesh = stuff(distance, _box(12.0), edge, improve=improve)
@@ -102,16 +105,7 @@ def _fine_on_one_side(x):
     return np.clip(0.5 + 0.3 * away, 0.5, 1.6)
 
 
-@pytest.mark.parametrize(
-    ("distance", "topology"),
-    [
-        (_ball(9.7), (2, 0, 1)),
-        (lambda x: np.abs(_ball(8.0)(x)) - 1.9, (4, 0, 2)),
-        (_torus, (0, 0, 1)),
-        (lambda x: (x**2).sum(axis=1) - 80 + 9 * np.sin(x).prod(axis=1), (2, 0, 1)),
-    ],
-    ids=["ball", "shell", "torus", "wavy"],
-)
+@SHAPES
 def test_graded_mesh_conforms_with_bounded_angles_and_right_topology(distance, topology):
     raw, mesh = (
         stuff(distance, _box(12.0), 1.6, size=_fine_on_one_side, improve=i) for i in (False, True)

@@ -13,7 +13,7 @@ from scipy import stats
 
 from twinheart.calibration.fit import Fit
 from twinheart.calibration.objective import Objective
-from twinheart.calibration.posterior import Posterior, distinct, laplace
+from twinheart.calibration.posterior import Posterior, distinct, gaussian, laplace
 
 
 class Mixture(eqx.Module):
@@ -73,10 +73,9 @@ def mixture(objective: Objective, fits: Sequence[Fit], *, inflate: bool = True) 
     first = laplace(objective, fits[0], inflate=inflate)
     scale, parts, logarithms = first.scale, [], []
     for found in distinct(fits, first):
-        precision = found.jacobian.T @ found.jacobian / scale + np.eye(len(found.u))
-        covariance = np.linalg.inv(precision)
-        parts.append(Posterior(objective, found.u, 0.5 * (covariance + covariance.T), scale))
+        part = gaussian(objective, found, scale)
+        parts.append(part)
         loss = found.misfit / scale + 0.5 * float(found.u @ found.u)
-        logarithms.append(-loss - 0.5 * np.linalg.slogdet(precision)[1])
+        logarithms.append(-loss + 0.5 * np.linalg.slogdet(part.covariance)[1])
     weights = np.exp(np.array(logarithms) - max(logarithms))
     return Mixture(tuple(parts), weights / weights.sum())

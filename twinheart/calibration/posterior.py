@@ -115,11 +115,28 @@ def laplace(objective: Objective, found: Fit, *, inflate: bool = True) -> Poster
     --------
     See ``notebooks/05_calibrate``.
     """
+    scale = max(1.0, 2.0 * found.misfit / len(found.jacobian)) if inflate else 1.0
+    return gaussian(objective, found, float(scale))
+
+
+def gaussian(objective: Objective, found: Fit, scale: float) -> Posterior:
+    """As `laplace`, the variance of the noise raised by a given factor.
+
+    Parameters
+    ----------
+    objective, found
+        As for `laplace`.
+    scale : float
+        Factor on the variance.
+
+    Returns
+    -------
+    Posterior
+        Centre, covariance, scale.
+    """
     jacobian = found.jacobian
-    scale = max(1.0, 2.0 * found.misfit / len(jacobian)) if inflate else 1.0
-    precision = jacobian.T @ jacobian / scale + np.eye(jacobian.shape[1])
-    covariance = np.linalg.inv(precision)
-    return Posterior(objective, found.u, 0.5 * (covariance + covariance.T), float(scale))
+    covariance = np.linalg.inv(jacobian.T @ jacobian / scale + np.eye(jacobian.shape[1]))
+    return Posterior(objective, found.u, 0.5 * (covariance + covariance.T), scale)
 
 
 class Determination(NamedTuple):

@@ -295,9 +295,8 @@ def run_cases(
     say = progress or (lambda *_: None)
     say(cases - len(missing), cases)
     if missing:
-        # Read by the workers as they start, one core each. XLA needs some threads even so: one that
-        # waits for a callback of the eikonal solver cannot copy its arguments.
-        os.environ |= {"PJRT_NPROC": "4", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        for name in ("PJRT_NPROC", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ[name] = "1"  # read by the workers as they start: one core each
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context, _prepare, (test,)) as pool:
             waiting = [pool.submit(_one, k, k in both) for k in missing]

@@ -32,7 +32,7 @@ def sbc(
     import time
 
     from twinheart.calibration.sbc import Trial, run_cases, sbc_summary
-    from twinheart.cli.run import Interrupted, results_folder
+    from twinheart.cli.run import results_folder
 
     for name, value, least, most in (
         ("cases", cases, _FEW, _MANY), ("sampled", sampled, 0, cases), ("seed", seed, 0, 2**31)
@@ -54,8 +54,7 @@ def sbc(
                 test, cases, file, sampled=sampled, workers=workers or cores, progress=progress
             )
         except KeyboardInterrupt:
-            why = Interrupted(f"interrupted; run the same command to go on from {file}")
-            say(f"twinheart: {why}")
+            say(f"twinheart: interrupted; run the same command to go on from {file}")
             raise typer.Exit(130) from None
     summary: dict[str, Any] = sbc_summary(results, test.names)
     emit(summary | {"wall_s": time.perf_counter() - start, "files": [str(file)]}, as_json=as_json)
