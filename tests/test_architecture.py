@@ -42,6 +42,7 @@ HEAVY = {"defusedxml", "jinja2", "matplotlib", "meshio", "pydantic", "pyvista", 
 HEAVY |= {"lxml", "myokit", "nibabel", "pydicom", "vtk", "vtkmodules", "wfdb"}
 SOLVER = ["twinheart", "twinheart.mesh", "twinheart.fem", "twinheart.anatomy", "twinheart.cell"]
 SOLVER += ["twinheart.imaging", "twinheart.tissue", "twinheart.ecg", "twinheart.twin"]
+SOLVER += ["twinheart.planning"]
 
 MAX_MODULE = 500
 MAX_FUNCTION = 80

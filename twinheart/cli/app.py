@@ -20,6 +20,7 @@ from twinheart.cli.ecg import ecg
 from twinheart.cli.info import info
 from twinheart.cli.leadfield import leadfield
 from twinheart.cli.mesh import mesh
+from twinheart.cli.risk import risk
 from twinheart.cli.sbc import sbc
 from twinheart.cli.scar import scar
 from twinheart.cli.simulate import simulate
@@ -42,6 +43,7 @@ app.command()(info)
 app.command()(convert)
 app.command()(simulate)
 app.command()(scar)
+app.command()(risk)
 app.command()(torso)
 app.command()(leadfield)
 calibrate.command("sbc")(sbc)
