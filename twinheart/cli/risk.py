@@ -1,11 +1,15 @@
 """`twinheart risk`: published scores of sudden death, and how good a model of risk is."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from twinheart.cli.terminal import emit, say
 from twinheart.errors import InputError
+
+if TYPE_CHECKING:
+    from twinheart.planning.evaluation import Evaluation
 
 RESEARCH = "research software: not for diagnosis or treatment"
 SCORES = ("hcm-risk-scd",)
@@ -28,15 +32,43 @@ def risk(
         bool, typer.Option("--nsvt", help="Non-sustained ventricular tachycardia.")
     ] = False,
     syncope: Annotated[bool, typer.Option("--syncope", help="Unexplained syncope.")] = False,
+    evaluate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Judge a model: CSV with columns probability, outcome (0, 1) and perhaps time.",
+        ),
+    ] = None,
+    horizon: Annotated[
+        float | None,
+        typer.Option(help="Time the probabilities refer to, in the unit of the table's times."),
+    ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(help="Of the decision curve, such as 0.04,0.06; by default 0.01 to 0.5."),
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Bootstrap samples behind the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Same seed, same intervals.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say the risk of sudden cardiac death by a published score. Not for clinical use."""
+    """Say the risk of sudden death by a published score, or judge a model of risk. Not clinical."""
     predictors = {"age": age, "mwt": mwt, "la": la, "lvot": lvot}
     history = {"family_history": family_history, "nsvt": nsvt, "syncope": syncope}
-    if score is None:
-        raise InputError("nothing to do: give --score with the patient's values.")
-    emit(score_record(score, predictors, history), as_json=as_json)
+    of_patient = [name for name, value in (predictors | history).items() if value]
+    of_table = {"--horizon": horizon, "--thresholds": thresholds}
+    if (score is None) == (evaluate is None):
+        raise InputError("give --score with the patient's values, or --evaluate with a table.")
+    if evaluate is None:
+        if idle := [name for name, value in of_table.items() if value is not None]:
+            raise InputError(f"{idle[0]} belongs to --evaluate.")
+        record = score_record(str(score), predictors, history)
+    else:
+        if of_patient:
+            name = of_patient[0].replace("_", "-")
+            raise InputError(f"--{name} belongs to --score: a table has the patients' values.")
+        record = evaluation_record(evaluate, horizon, thresholds, resamples, seed)
     say(f"twinheart: note: {RESEARCH}")
+    emit(record, as_json=as_json)
 
 
 def score_record(
@@ -84,6 +116,78 @@ def score_record(
         "guideline": f"{found.guideline}, in the words of the 2014 guideline",
         "inputs": {**given, **history},
         "not_for": NOT_FOR,
-        "method": "HCM Risk-SCD, doi:10.1093/eurheartj/eht439; classes doi:10.1093/eurheartj/ehu284",
+        "method": "doi:10.1093/eurheartj/eht439; classes: doi:10.1093/eurheartj/ehu284",
         "use": RESEARCH,
+    }
+
+
+def evaluation_record(
+    table: Path, horizon: float | None, thresholds: str | None, resamples: int, seed: int
+) -> dict[str, Any]:
+    """What ``risk --evaluate`` prints.
+
+    Parameters
+    ----------
+    table : Path
+        CSV file of patients.
+    horizon : float or None
+        Time the probabilities refer to.
+    thresholds : str or None
+        Of the decision curve, with commas between.
+    resamples, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict
+        Every measure with its interval, and how it was found.
+
+    Raises
+    ------
+    InputError
+        If the table or an option cannot be used.
+    """
+    from twinheart.planning.evaluation import THRESHOLDS, evaluate
+    from twinheart.planning.patient_table import read_patient_table
+
+    try:
+        grid = THRESHOLDS if thresholds is None else [float(t) for t in thresholds.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--thresholds is '{thresholds}', expected numbers such as 0.04,0.06."
+        ) from None
+    patients = read_patient_table(table)
+    if patients.time is not None and horizon is None:
+        say(
+            "twinheart: note: outcomes count whenever they came; --horizon takes those lost before "
+            "it into account"
+        )
+    found = evaluate(patients, horizon=horizon, thresholds=grid, resamples=resamples, seed=seed)
+    return {"table": str(table), "horizon": horizon, **_in_figures(found), "seed": seed}
+
+
+def _in_figures(found: "Evaluation") -> dict[str, Any]:
+    curve = found.decision_curve
+    rows = [
+        {
+            "threshold": threshold,
+            "net_benefit": model.value,
+            "low": model.low,
+            "high": model.high,
+            "treat_all": everyone.value,
+        }
+        for threshold, model, everyone in zip(
+            curve.threshold, curve.model, curve.treat_all, strict=True
+        )
+    ]
+    measures = ("c_index", "slope", "intercept", "in_the_large", "brier", "skill")
+    return {
+        "n_patients": found.n_patients,
+        "n_events": found.n_events,
+        "n_unknown": found.n_unknown,
+        **{name: getattr(found, name)._asdict() for name in measures},
+        "decision_curve": rows,
+        "n_resamples": found.n_resamples,
+        "method": "Harrell's C; logistic recalibration; Brier score; net benefit; percentiles 2.5 "
+        "and 97.5 of the bootstrap; patients lost before the horizon by inverse weights",
     }

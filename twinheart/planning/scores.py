@@ -26,9 +26,9 @@ _CLASSES = (
     (0.0, "< 4 %", "ICD generally not indicated"),
 )
 NOT_FOR = (
-    "patients under 16, elite athletes, hypertrophy of metabolic or syndromic cause, earlier cardiac "
-    "arrest or sustained ventricular arrhythmia; not validated around myectomy or alcohol ablation, "
-    "nor for gradients under exercise"
+    "patients under 16, elite athletes, hypertrophy of metabolic or syndromic cause, earlier "
+    "cardiac arrest or sustained ventricular arrhythmia; not validated around myectomy or alcohol "
+    "ablation, nor for gradients under exercise"
 )
 
 
