@@ -226,6 +226,25 @@ def masses_of_thickness(
     return table
 
 
+def painted_masses(mesh: TetMesh, classes: Int[np.ndarray, "tet"]) -> Masses:
+    """Masses of a scar that was painted, not found: no threshold made it.
+
+    Parameters
+    ----------
+    mesh : TetMesh
+        The myocardium [mm].
+    classes : (tet,) int array
+        0 healthy, 1 border zone, 2 core.
+
+    Returns
+    -------
+    Masses
+        The only row of its table.
+    """
+    meaning = "core, border zone and channels placed by coordinates"
+    return _row(mesh, classes, "painted", (math.nan, math.nan), meaning, "a scenario")
+
+
 def _row(mesh, classes, name, limits, meaning, source) -> Masses:
     border_g, core_g = (mass(mesh, classes == kind) for kind in (BORDER, CORE))
     border, core = (float(limit) for limit in limits)

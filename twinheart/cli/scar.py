@@ -1,4 +1,4 @@
-"""`twinheart scar`: core, border zone and corridors on a heart, from LGE or a thin wall."""
+"""`twinheart scar`: core, border zone and corridors: from LGE, from a thin wall, or painted."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from twinheart.anatomy.scar import Masses
     from twinheart.mesh import TetMesh
 
-THICKNESS = "thickness"
+THICKNESS, PAINT = "thickness", "paint"
 # Arevalo et al. 2016 (doi:10.1038/ncomms11437) classified with these thresholds.
 DEFAULT_LGE, DEFAULT_THICKNESS = "roes", "mm:2,5"
 # A larger shift than this [mm] is more likely a wrong mask than breathing.
@@ -26,10 +26,21 @@ def scar(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="LGE", help="LGE image (NIfTI or DICOM), or 'thickness' for a thin wall on CT."
+            metavar="LGE",
+            help="LGE image (NIfTI or DICOM), or 'thickness' for a thin wall on CT, or 'paint' for "
+            "a scar that a file describes.",
         ),
     ],
     heart: Annotated[Path, typer.Argument(metavar="HEART", help="Mesh of the myocardium.")],
+    spec: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SPEC]",
+            show_default=False,
+            help="For 'paint': TOML file with [[core]], [[border]] and [[channel]] in heart "
+            "coordinates.",
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Mesh to write, with the fields scar and corridor.")
     ] = Path("scar.vtu"),
@@ -57,14 +68,16 @@ def scar(
     report: Annotated[bool, typer.Option(help="Write a page with pictures beside OUT.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Find scar on a heart: classes, masses under every convention, corridors, a page of pictures.
+    """Find or paint scar on a heart: classes, masses by every convention, corridors, pictures.
 
-    `twinheart simulate --heart OUT` then conducts as scarred tissue does.
+    `twinheart simulate --heart OUT` then conducts as scarred tissue does. Painted scar is a
+    scenario: `twinheart scar paint HEART SPEC.toml`.
     """
     record, remarks = find_scar(
         source,
         heart,
         out,
+        spec=spec,
         convention=convention,
         labels=labels,
         myocardium=myocardium,
@@ -91,6 +104,7 @@ def find_scar(
     heart: Path,
     out: Path,
     *,
+    spec: Path | None = None,
     convention: str | None = None,
     labels: Path | None = None,
     myocardium: int | None = None,
@@ -116,9 +130,18 @@ def find_scar(
     from twinheart.mesh import TetMesh
     from twinheart.mesh.io import write_mesh
 
+    if (source == PAINT) != (spec is not None):
+        raise InputError(
+            "'twinheart scar paint HEART SPEC.toml' paints what SPEC says; a scar that is found "
+            "needs no SPEC."
+        )
     loaded, told = read_heart(heart, length_unit=length_unit)
     mesh = mesh_of_heart(loaded)
-    if source == THICKNESS:
+    if spec is not None:
+        if labels is not None or convention is not None:
+            raise InputError("--convention and --labels belong to an image: 'paint' has none.")
+        found = _painted(mesh, spec)
+    elif source == THICKNESS:
         if labels is not None:
             raise InputError("--labels belongs to an LGE image; 'thickness' needs none.")
         found = _from_thickness(mesh, convention or DEFAULT_THICKNESS)
@@ -145,6 +168,12 @@ def find_scar(
         "corridors": [_row(k, corridor) for k, corridor in enumerate(corridors, start=1)],
     }
     notes = [*told.sentences(), *found.notes]
+    if len(corridors) < found.facts.get("n_channels", 0):
+        notes.append(
+            f"{found.facts['n_channels']} channels are painted, but {len(corridors)} corridors "
+            "join healthy tissue at both ends: look for channels that end in core, touch, or are "
+            "narrow"
+        )
     if report:
         from twinheart.report.scar import write_scar_report
 
@@ -230,6 +259,14 @@ def _labelled(regions, label: int, path: Path) -> "np.ndarray":
         known = ", ".join(f"{value:g}" for value in np.unique(regions.values)[:20])
         raise InputError(f"{path}: no voxel has the label {label}; there are {known}.")
     return chosen
+
+
+def _painted(mesh: "TetMesh", spec: Path) -> _Found:
+    from twinheart.anatomy.scar import painted_masses
+    from twinheart.cli.paint import paint
+
+    classes, facts, notes = paint(mesh, spec)
+    return _Found(classes, [painted_masses(mesh, classes)], {}, {}, facts, notes)
 
 
 def _from_thickness(mesh: "TetMesh", name: str) -> _Found:

@@ -126,7 +126,7 @@ def _figures(
     whole = mass(mesh, np.ones(mesh.n_tets, dtype=bool))
 
     def spread(values: list[float]) -> str:
-        return f"{min(values):.1f} to {max(values):.1f} g under the others"
+        return f"{min(values):.1f} to {max(values):.1f} g under the others" if values else ""
 
     return [
         _figure("Core", chosen.core_g, "g", spread([row.core_g for row in others])),
