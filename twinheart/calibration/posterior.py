@@ -28,7 +28,7 @@ _TIGHT = 0.95  # correlation from which on two parameters can stand for each oth
 class Posterior(eqx.Module):
     """Gaussian posterior in standard numbers.
 
-    Made by `laplace`.
+    Made by `laplace`, or by `twinheart.calibration.linearisation`.
 
     Attributes
     ----------
@@ -40,12 +40,15 @@ class Posterior(eqx.Module):
         Of standard numbers.
     scale : float
         By which the variance of the noise was raised, 1 where the model explains the data.
+    evidence : float
+        Logarithm of the probability of the data under this part of the posterior, up to a constant.
     """
 
     objective: Objective
     u: Float[np.ndarray, "parameter"]
     covariance: Float[np.ndarray, "parameter parameter2"]
     scale: float
+    evidence: float
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,7 +139,10 @@ def gaussian(objective: Objective, found: Fit, scale: float) -> Posterior:
     """
     jacobian = found.jacobian
     covariance = np.linalg.inv(jacobian.T @ jacobian / scale + np.eye(jacobian.shape[1]))
-    return Posterior(objective, found.u, 0.5 * (covariance + covariance.T), scale)
+    covariance = 0.5 * (covariance + covariance.T)
+    loss = float(found.misfit / scale + 0.5 * found.u @ found.u)
+    evidence = 0.5 * float(np.linalg.slogdet(covariance)[1]) - loss
+    return Posterior(objective, found.u, covariance, scale, evidence)
 
 
 class Determination(NamedTuple):
