@@ -5,23 +5,42 @@ from twinheart.planning.isolation import Isolation, isolation
 from twinheart.planning.lesions import Ablation, Lesion, ablate_tissue, ablated
 from twinheart.planning.painting import Area, Channel, ScarPlan, paint_scar
 from twinheart.planning.patient_table import PatientTable, read_patient_table
+from twinheart.planning.phase import PhaseMap, phase_map
 from twinheart.planning.scores import HcmRiskScd, hcm_risk_scd
+from twinheart.planning.singularities import (
+    Filament,
+    Singularities,
+    Track,
+    filaments,
+    singular_points,
+    track_filaments,
+    track_points,
+)
 
 __all__ = [
     "Ablation",
     "Area",
     "Channel",
     "Evaluation",
+    "Filament",
     "HcmRiskScd",
     "Isolation",
     "Lesion",
     "PatientTable",
+    "PhaseMap",
     "ScarPlan",
+    "Singularities",
+    "Track",
     "ablate_tissue",
     "ablated",
     "evaluate",
+    "filaments",
     "hcm_risk_scd",
     "isolation",
     "paint_scar",
+    "phase_map",
     "read_patient_table",
+    "singular_points",
+    "track_filaments",
+    "track_points",
 ]
