@@ -63,10 +63,10 @@ def widened(posterior: Posterior, *, rounds: int = 3, seed: int = 0) -> Posterio
     r"""Posterior whose Gaussian holds over its own width.
 
     The covariance is that of the residual linearised over the Gaussian around the fit, what is left
-    counted as noise. The centre then moves to where the gradient of the loss vanishes in the mean
-    over that Gaussian, :math:`E[J^T r + u] = 0` (Opper and Archambeau 2009,
+    counted as noise. The centre moves to where the gradient of the loss vanishes in the mean over
+    the posterior that was given, :math:`E[J^T r + u] = 0` (Opper and Archambeau 2009,
     doi:10.1162/neco.2008.08-07-592): a fit prefers values, of a gain above all, at which the data
-    would fix the other parameters more tightly, and so occupies less of their space.
+    would fix the other parameters more tightly, and so leave less space to them.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def widened(posterior: Posterior, *, rounds: int = 3, seed: int = 0) -> Posterio
     for _ in range(rounds):
         linear = _linearised(objective, u, covariance, noise, _count(u), rng, about=at_fit)
         covariance, evidence = linear.covariance, linear.evidence(u)
-    root = np.linalg.cholesky(covariance)
+    root = np.linalg.cholesky(posterior.covariance)
     for _ in range(rounds):
         gradient, precision = np.zeros(len(u)), np.zeros((len(u), len(u)))
         for draw in u + _pairs(_GRADIENTS, len(u), rng) @ root.T:
