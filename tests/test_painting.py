@@ -238,6 +238,12 @@ def test_words_that_do_not_fit_are_refused(heart, tmp_path, capsys):
         assert said in last_error(capsys)
 
 
+def test_help_names_the_tables(capsys):
+    assert main(["scar", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "tables core, border and channel" in words
+
+
 def test_the_page_explains_the_example_and_every_key():
     page = (Path(__file__).parents[1] / "docs" / "scar_painting.md").read_text()
     assert EXAMPLE in page

@@ -35,10 +35,11 @@ def scar(
     spec: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SPEC]",
+            metavar="SPEC",
             show_default=False,
-            help="For 'paint': TOML file with [[core]], [[border]] and [[channel]] in heart "
-            "coordinates.",
+            # not as [[core]]: brackets are markup in a help text
+            help="For 'paint': TOML file with tables core, border and channel, in heart "
+            "coordinates (docs/scar_painting.md).",
         ),
     ] = None,
     out: Annotated[
