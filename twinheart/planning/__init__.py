@@ -6,6 +6,7 @@ from twinheart.planning.lesions import Ablation, Lesion, ablate_tissue, ablated
 from twinheart.planning.painting import Area, Channel, ScarPlan, paint_scar
 from twinheart.planning.patient_table import PatientTable, read_patient_table
 from twinheart.planning.phase import PhaseMap, phase_map
+from twinheart.planning.protocols import PROTOCOLS, Protocol, Stage, Statement, named_protocol
 from twinheart.planning.scores import HcmRiskScd, hcm_risk_scd
 from twinheart.planning.singularities import (
     Filament,
@@ -18,6 +19,7 @@ from twinheart.planning.singularities import (
 )
 
 __all__ = [
+    "PROTOCOLS",
     "Ablation",
     "Area",
     "Channel",
@@ -28,8 +30,11 @@ __all__ = [
     "Lesion",
     "PatientTable",
     "PhaseMap",
+    "Protocol",
     "ScarPlan",
     "Singularities",
+    "Stage",
+    "Statement",
     "Track",
     "ablate_tissue",
     "ablated",
@@ -37,6 +42,7 @@ __all__ = [
     "filaments",
     "hcm_risk_scd",
     "isolation",
+    "named_protocol",
     "paint_scar",
     "phase_map",
     "read_patient_table",
