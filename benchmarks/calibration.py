@@ -265,7 +265,7 @@ def target(name: str, condition: str, keep: Path, data: Path, seed: int) -> dict
     row = {"nodes": [heart.mesh.n_nodes, own.mesh.n_nodes], **row_of(found, truth, seconds)}
     note(f"{name}, {condition}: by monodomain")
     stored = load_twin(write_twin(keep / f"{name}_{condition}.h5", found))
-    stages = {"qrs": found.qrs} | ({"t_wave": found.t_wave} if found.t_wave else {})
+    stages = found.stages
     again = translate(stored, stages, dt=DT)
     row["translated"] = {key: summary(value) for key, value in again.correlation.items()}
     row |= {"translated_lat_rms_ms": again.lat_rms, "translated_late_ms": again.late}

@@ -27,7 +27,9 @@ from twinheart.mesh.io import read_mesh, write_mesh
 
 KEYS = {"correlation_median", "correlation_min", "n_parameters", "wall_s", "iterations", "result"}
 KEYS |= {"unidentified", "correlation", "misfit_p_value", "stages", "remarks", "notice", "files"}
-FEW = ("cv_l", "gain", "offset", "apd", "apd.tm")
+# The heart stays where it is in a search, so that the fit has something to do.
+FREE = ("cv_l", "gain", "offset", "pose.shift", "apd", "apd.tm")
+FEW = (*FREE[:3], *(f"pose.shift[{axis}]" for axis in "xyz"), *FREE[4:])
 RECORDED = ("I", "II", "V1", "V3", "V6")  # the other leads fell off
 
 
@@ -73,7 +75,7 @@ def ecg(folder, beat):
 
 
 def quick_options(out: Path) -> list[str]:
-    few = [word for name in FEW for word in ("--free", name)]
+    few = [word for name in FREE for word in ("--free", name)]
     return [
         *("--sites", "3", *few, "--bandwidth", "60", "--starts", "2", "--iterations", "3"),
         *("--seed", "5", "--no-report", "--out", str(out)),

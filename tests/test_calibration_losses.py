@@ -283,7 +283,8 @@ def test_waveform_loss_is_half_of_a_chi_square(data):
 
 
 def test_waveform_loss_does_not_heed_baseline_and_drift(data):
-    wandering = 0.2 * np.linspace(-1.0, 2.0, len(data.t))[:, None] * [1.0, -1.0, 0.5]
+    breath = 4e-4 * (data.t - data.t[0])  # mV: less than half a mV in a second, as of breathing
+    wandering = (0.2 + breath)[:, None] * [1.0, -1.0, 0.5]
     wiggle = 0.2 * np.sin(data.t / 4.0)[:, None] * [1.0, -1.0, 0.5]
     slow, fast = (
         float(WaveformLoss(data)(prediction(np.asarray(data.signals) + w)))

@@ -84,5 +84,5 @@ def test_whitening_undoes_noise_and_noise_has_the_stated_covariance():
 
     recorded = power(np.exp(-gap / 4.0))
     assert off == pytest.approx(0.6e-3 * recorded, rel=0.1)
-    missed = 0.05**2 * power(np.exp(-0.5 * (gap / 8.0) ** 2))
+    missed = 0.05**2 * power(np.exp(-gap / 8.0))
     assert on == pytest.approx(1.6e-3 * recorded + missed, rel=0.1)

@@ -39,8 +39,13 @@ from twinheart.twin import Twin
 
 _BEFORE, _AFTER = 20.0, 25.0  # ms of the QRS stage beyond the QRS
 _T_GAP, _T_AFTER = 15.0, 40.0  # ms between QRS and T stage, and beyond the end of the T wave
+_T_HALF = 50.0  # ms from the middle of repolarisation to the end of the T wave
 _T_BANDWIDTH = 30.0  # Hz: the T wave has nothing above
+_T_STARTS = 31  # besides the centre of the prior
 _LBBB, _RBBB = 65.0, -38.0  # ms: delay of the left ventricle in starts with a bundle branch block
+_OF_BODY = ("pose.", "electrode.")
+_FAR_OFF = 2.0  # times the noise, root mean square, from which on the user is told
+_LARGEST = 0.2  # discrepancy that is recommended
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -105,7 +110,7 @@ class Stage(eqx.Module):
     posterior : Posterior
         Around it.
     others : list of Fit
-        Fits on the coarse heart, best first.
+        Fits on the coarse heart, best first; heart and electrodes do not move there.
     """
 
     objective: Objective
@@ -155,6 +160,11 @@ class Calibration(eqx.Module):
     t_wave: Stage | None
     places: Float[np.ndarray, "place 3"] | None
     remarks: tuple[str, ...]
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """``qrs``, and ``t_wave`` where it was fitted."""
+        return {"qrs": self.qrs} | ({} if self.t_wave is None else {"t_wave": self.t_wave})
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -227,14 +237,53 @@ def calibrate(
     """
     chosen = Settings() if settings is None else settings
     say = _quiet if progress is None else progress
+    say({"stage": "model"})
+    problem = _problem(heart, beat, chosen, (cell, conduction, electrodes, purkinje, lead_field))
+    beats = [beat, beat.turned()] if either_polarity else [beat]
+    beat, objective, others, start = _searched(problem, beats, chosen, say)
+    remarks = list(beat.remarks)
+    if beat is not beats[0]:
+        remarks.append("the ECG has the opposite sign of the usual one and was turned over")
+    say({"stage": "fit"})
+    best = fit(
+        objective,
+        start,
+        iterations=chosen.iterations,
+        checkpoint=checkpoint,
+        progress=_named("fit", say),
+    )
+    qrs = Stage(objective, best, laplace(objective, best), others)
+    remarks += _on_misfit(qrs, chosen)
+    t_wave = None
+    if chosen.t_wave and np.isfinite(beat.t_end):
+        t_wave = _t_stage(qrs, problem, beat, chosen, say)
+    elif chosen.t_wave:
+        remarks.append("the ECG shows no complete T wave: repolarisation was not fitted")
+    return Calibration(
+        problem.twin, tuple(problem.sites), beat, qrs, t_wave, problem.places, tuple(remarks)
+    )
+
+
+class _Problem(NamedTuple):
+    """The heart as it is fitted, and a coarser one on which the search finds its way."""
+
+    heart: Heart
+    twin: Twin
+    sites: Sequence[StartSite]
+    places: Float[np.ndarray, "place 3"] | None
+    objective: Objective
+    rough: Objective
+
+
+def _problem(heart: Heart, beat: MeasuredBeat, chosen: Settings, parts: tuple) -> _Problem:
+    cell, conduction, electrodes, purkinje, lead_field = parts
     heart = prepared_heart(heart)
     sites = () if purkinje is not None else start_sites(heart, chosen.sites)
     tissue = Velocities() if conduction is None else conduction
-    fast = chosen.fast_endocardium and purkinje is None
 
     def twin_of(heart: Heart) -> Twin:
         made, cells, tissues = heart, Twin(heart, cell=cell).cell, tissue
-        if fast:
+        if chosen.fast_endocardium and purkinje is None:
             made, cells, tissues = fast_endocardium(heart, cells, tissue)
         return Twin(made, cells, tissues, electrodes, purkinje, lead_field)
 
@@ -242,45 +291,58 @@ def calibrate(
     leads = _leads(beat, twin.electrodes)
     free, places = _free(chosen.free, chosen, sites, purkinje is not None, heart, leads)
     data = _qrs_data(beat, chosen, twin.electrodes)
-    remarks = list(beat.remarks)
-    say({"stage": "model"})
-    model = build_model(twin, data, free, sites=sites, places=places)
-    objective, rough = Objective(model, data, free), None
+
+    def objective_of(twin: Twin) -> Objective:
+        return Objective(build_model(twin, data, free, sites=sites, places=places), data, free)
+
+    objective = rough = objective_of(twin)
     if lead_field is None and purkinje is None:
         small = coarse_heart(heart, chosen.coarse_nodes)
         if small is not heart:
-            rough = Objective(
-                build_model(twin_of(small), data, free, sites=sites, places=places), data, free
-            )
-    rough = objective if rough is None else rough
-    starts = _starts(free, chosen)
-    say({"stage": "search"})
-    others = _searched(rough, starts, chosen, say)
-    if either_polarity:
-        turned = beat.turned()
-        say({"stage": "search, turned over"})
-        opposite = _searched(
-            _with_data(rough, _qrs_data(turned, chosen, twin.electrodes)), starts, chosen, say
-        )
-        if opposite[0].loss < others[0].loss:
-            beat, others = turned, opposite
-            objective = _with_data(objective, _qrs_data(beat, chosen, twin.electrodes))
-            remarks.append("the ECG has the opposite sign of the usual one and was turned over")
-    say({"stage": "fit"})
-    best = fit(
-        objective,
-        others[0].u,
-        iterations=chosen.iterations,
-        checkpoint=checkpoint,
-        progress=_named("fit", say),
-    )
-    qrs = Stage(objective, best, laplace(objective, best), others)
-    t_wave = None
-    if chosen.t_wave and np.isfinite(beat.t_end):
-        t_wave = _t_stage(qrs, twin, beat, chosen, heart, say)
-    elif chosen.t_wave:
-        remarks.append("the ECG shows no complete T wave: repolarisation was not fitted")
-    return Calibration(twin, tuple(sites), beat, qrs, t_wave, places, tuple(remarks))
+            rough = objective_of(twin_of(small))
+    return _Problem(heart, twin, sites, places, objective, rough)
+
+
+def _searched(
+    problem: _Problem, beats: Sequence[MeasuredBeat], chosen: Settings, say: Progress
+) -> tuple[MeasuredBeat, Objective, list[Fit], Float[np.ndarray, "parameter"]]:
+    """The beat that the rough heart explains best, its data and fits, and where to go on."""
+    starts = _starts(problem.objective.free, chosen)
+    found = []
+    # With a body that moves from the beginning, it is turned where excitation is wrong.
+    moves = np.array([n.startswith(_OF_BODY) for n in problem.objective.free.names])
+    moves &= not moves.all()
+    for beat, stage in zip(beats, ("search", "search, turned over"), strict=False):
+        say({"stage": stage})
+        data = _qrs_data(beat, chosen, problem.twin.electrodes)
+        rough = _with_data(problem.rough, data)
+        rough = _at_rest(rough) if moves.any() else rough
+        fits = search(rough, starts[:, ~moves], keep=chosen.keep, progress=_named("search", say))
+        found.append((beat, _with_data(problem.objective, data), fits))
+    beat, objective, fits = min(found, key=lambda one: one[2][0].loss)
+    start = np.zeros(len(moves))
+    start[~moves] = fits[0].u
+    return beat, objective, fits, start
+
+
+def _at_rest(objective: Objective) -> Objective:
+    """Heart and electrodes stay where they are."""
+    free = objective.free
+    body = [entry.name for entry in free.entries if entry.name.startswith(_OF_BODY)]
+    return Objective(objective.model.settled({}), objective.data, free.without(body))
+
+
+def _on_misfit(qrs: Stage, chosen: Settings) -> list[str]:
+    """What to do where the fit is far from what noise and discrepancy allow."""
+    off = float(np.sqrt(qrs.posterior.scale))
+    if off < _FAR_OFF:
+        return []
+    return [
+        f"the QRS differs from the ECG by {off:.1f} times what noise and discrepancy allow: "
+        "intervals were widened by as much, but values may lie far from their priors to explain "
+        "what the heart cannot. If it is not the patient's own, take a larger discrepancy: "
+        f"{min(_LARGEST, chosen.discrepancy * off):.2g} instead of {chosen.discrepancy:g}"
+    ]
 
 
 def _quiet(_: dict[str, Any]) -> None:
@@ -356,13 +418,13 @@ def _observed(beat, chosen: Settings, electrodes, window, bandwidth) -> Observat
 
 
 def _starts(free: Parameters, chosen: Settings) -> Float[np.ndarray, "start parameter"]:
-    """The centre of the prior, no block, either bundle branch block, and draws."""
+    """The centre of the prior, either bundle branch block, and draws."""
     rng = np.random.default_rng(chosen.seed)
     zero = np.zeros(len(free))
     fixed = [zero]
     if "lv_delay" in free:
         k = free.names.index("lv_delay")
-        for delay in (0.0, _LBBB, _RBBB):  # the prior's centre is none of them
+        for delay in (_LBBB, _RBBB):
             block = zero.copy()
             try:
                 block[k] = free.standard({"lv_delay": delay})[k]
@@ -375,20 +437,31 @@ def _starts(free: Parameters, chosen: Settings) -> Float[np.ndarray, "start para
     return np.concatenate([np.stack(fixed), rng.normal(size=(count, len(free))) * spread])
 
 
-def _searched(rough: Objective, starts, chosen: Settings, say: Progress) -> list[Fit]:
-    return search(rough, starts, keep=chosen.keep, progress=_named("search", say))
-
-
-def _t_stage(qrs: Stage, twin, beat, chosen: Settings, heart, say: Progress) -> Stage:
+def _t_stage(qrs: Stage, problem: _Problem, beat, chosen: Settings, say: Progress) -> Stage:
     """Repolarisation; activation and body stay as the QRS stage found them."""
+    heart = problem.heart
     free, places = _free(chosen.t_wave, chosen, (), False, heart, ())
     begin = beat.offset - beat.onset + _T_GAP
     end = min(beat.t_end - beat.onset + _T_AFTER, float(beat.ecg.t[-1]) - beat.onset)
-    data = _observed(beat, chosen, twin.electrodes, (begin, end), _T_BANDWIDTH)
+    data = _observed(beat, chosen, problem.twin.electrodes, (begin, end), _T_BANDWIDTH)
     say({"stage": "T wave"})
     model = with_repolarisation(qrs.objective.model.at(data), heart, free, places)
     objective = Objective(model.settled(qrs.fit.values), data, free, fixed=qrs.fit.values)
-    rng = np.random.default_rng(chosen.seed + 1)
-    starts = np.concatenate([np.zeros((1, len(free))), rng.normal(size=(15, len(free)))])
+    starts = _starts_of_t(free, objective, beat, chosen)
     fits = search(objective, starts, keep=2, progress=_named("T wave", say))
     return Stage(objective, fits[0], laplace(objective, fits[0]), fits[1:])
+
+
+def _starts_of_t(free: Parameters, objective: Objective, beat: MeasuredBeat, chosen: Settings):
+    """Draws that repolarise during the T wave: later ones would have none, and stay there."""
+    rng = np.random.default_rng(chosen.seed + 1)
+    starts = np.concatenate([np.zeros((1, len(free))), rng.normal(size=(_T_STARTS, len(free)))])
+    if "apd" in free:
+        lat = np.asarray(objective.lat)[: objective.model.problem.n_mesh]
+        apd = beat.t_end - beat.onset - _T_HALF - lat[np.isfinite(lat)].mean()
+        try:
+            own = free.standard({"apd": apd})[free.names.index("apd")]
+        except InputError:  # beyond the bounds of the prior
+            return starts
+        starts[:, free.names.index("apd")] = np.clip(own, -2.0, 2.0)
+    return starts

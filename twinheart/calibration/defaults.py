@@ -22,8 +22,8 @@ _PRIORS: dict[str, tuple[Prior, str]] = {
     "cv_field": (Normal(0.0, 0.15), _OURS),
     "purkinje_cv": (Uniform(1.3, 3.5), "around Maguy et al. 2009, 10.1161/CIRCRESAHA.108.191809"),
     "lv_delay": (
-        Uniform(-40.0, 110.0),
-        "interventricular delay in LBBB 77 +- 38 ms, Gold et al. 2018",
+        Normal(0.0, 30.0),
+        "none in most hearts; interventricular delay in LBBB 77 +- 38 ms, Gold et al. 2018",
     ),
     "offset": (Normal(0.0, 4.0), "readers of an ECG differ by some milliseconds; our choice"),
     "apd": (Uniform(200.0, 400.0), _CAMPS),

@@ -12,6 +12,7 @@ from twinheart.errors import InputError
 _SMALLEST, _LARGEST = 0.05, 20.0
 _LEAST_NOISE = 0.005  # mV: digitisation, and what filters leave
 _USUAL_NOISE = 0.025  # mV, of a single beat, where nothing can be averaged
+_SHORTEST = 150.0  # ms: no QRS complex and what surrounds it is shorter
 _OTHERS = 0.05  # share of beats of another shape from which on the user is told
 
 
@@ -72,7 +73,8 @@ def measured_beat(ecg: Ecg, *, arbitrary: bool = False) -> MeasuredBeat:
     Raises
     ------
     InputError
-        If no complete QRS complex is there, or the amplitude shows another unit.
+        If the record is too short, no complete QRS complex is there, or the amplitude shows another
+        unit.
 
     Examples
     --------
@@ -85,6 +87,12 @@ def measured_beat(ecg: Ecg, *, arbitrary: bool = False) -> MeasuredBeat:
     >>> bool(-60 < found.onset < -10), found.noise  # the R peak is at 0
     (True, 0.025)
     """
+    length = float(np.ptp(np.asarray(ecg.t, float)))
+    if not length >= _SHORTEST:
+        raise InputError(
+            f"the recording lasts {length:.3g} ms, expected one whole heart beat at least "
+            f"({_SHORTEST:g} ms or more): record more."
+        )
     remarks: list[str] = []
     size = float(np.nanmax(np.ptp(np.nan_to_num(np.asarray(ecg.signals)), axis=0), initial=0.0))
     if not size > 0:
@@ -111,6 +119,12 @@ def measured_beat(ecg: Ecg, *, arbitrary: bool = False) -> MeasuredBeat:
     found = delineate(average.ecg, noise=0.0 if np.isnan(average.noise) else average.noise)
     if not np.isfinite([found.qrs_onset, found.qrs_offset]).all():
         raise InputError("the QRS of the beat begins or ends outside the record: record more.")
+    t, step = np.asarray(average.ecg.t), average.ecg.step
+    if found.qrs_onset <= t[0] + step or found.qrs_offset >= t[-1] - step:
+        raise InputError(
+            "the QRS complex begins or ends with the recording, so part of it may be missing: "
+            "record more of the beat."
+        )
     return MeasuredBeat(
         ecg=average.ecg,
         onset=found.qrs_onset,

@@ -36,7 +36,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "site.ab": ("", "height of a site of early activation, 0 at the apex to 1 at the base"),
     "site.rt": ("turns", "rotation of a site"),
     "site.onset": ("ms", "onset of a site after that of the QRS"),
-    "lv_delay": ("ms", "delay of all sites of the left ventricle"),
+    "lv_delay": ("ms", "delay of the left ventricle's sites; negative: of the right one's"),
     "offset": ("ms", "onset of the QRS against the one found in the ECG"),
     "apd": ("ms", "mean action potential duration (APD90)"),
     "apd.ab": ("ms", "APD at the base minus that at the apex"),
@@ -53,6 +53,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "gain.lead": ("", "factor on one lead"),
 }
 _LEAST_APD_FACTOR, _MOST_APD_FACTOR = 0.52, 1.95
+_SOFT = 3.0  # ms, over which the delay goes over from one ventricle to the other
 
 
 class Prediction(eqx.Module):
@@ -157,10 +158,11 @@ class Excitation(eqx.Module):
     roots: Int[np.ndarray, "site"] | None = None
 
     def onsets(self, values: Mapping[str, Array]) -> Float[Array, "site"]:
-        """Onsets [ms]."""
+        """Onsets [ms]. The ventricle that is not delayed starts with the QRS, whichever it is."""
         onset = values.get("site.onset", self.onset)
         if "lv_delay" in values:
-            onset = onset + jnp.where(self.right, 0.0, values["lv_delay"][0])
+            delay = jnp.asarray(values["lv_delay"])[0]
+            onset = onset + jnp.where(self.right, _late(-delay), _late(delay))
         return onset + values["offset"][0] if "offset" in values else onset
 
     def positions(self, values: Mapping[str, Array]) -> Float[Array, "site 3"]:
@@ -176,6 +178,11 @@ class Excitation(eqx.Module):
             return arrival(problem, at_nodes=at_nodes)
         sites = Sites(self.positions(values), self.onsets(values), self.radius)
         return arrival(problem, sites)
+
+
+def _late(delay: Array) -> Array:
+    """The delay where it is positive, smoothly; of both signs, the difference is the delay."""
+    return _SOFT * (jax.nn.softplus(delay / _SOFT) - np.log(2.0))
 
 
 class Repolarisation(eqx.Module):

@@ -6,8 +6,9 @@ few milliseconds apart. The noise of the data is Gaussian,
 .. math:: \mathrm{cov}(y_{tl}, y_{t'l'}) = T_{tt'} L_{ll'} + D_{tt'} \delta_{ll'},
 
 with the recorded noise, correlated in time (T) and between leads (L), and in D what no model of
-this kind reproduces. A constant and a slope of every lead are marginalised: they are part of D with
-a wide variance. In the eigenvectors of L the leads part, and each is whitened in time by itself.
+this kind reproduces. A constant and a slope of every lead are marginalised: they are part of D, the
+constant with a wide variance, the slope with that of a baseline that breathing moves. In the
+eigenvectors of L the leads part, and each is whitened in time by itself.
 """
 
 import equinox as eqx
@@ -23,8 +24,11 @@ from twinheart.types import Array
 # of them twice.
 INDEPENDENT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 _FINE = 1.0  # ms, at which model and measurement are filtered
-_WIDE = 3.0  # of the marginalised baseline's sd over the largest amplitude
-_LENGTH = 8.0  # ms, over which what the model misses is correlated
+_WIDE = 3.0  # sd of the marginalised baseline over the largest amplitude
+_DRIFT = 1e-3  # mV/ms, sd of its slope: of breathing. Were it free, it would pass for a T wave.
+# ms, over which what the model misses is correlated, e^(-|t| / length): as steep as a QRS. Were it
+# smooth, all that is fast would have to fit within the recorded noise, and would decide alone.
+_LENGTH = 8.0
 
 
 class Observation(eqx.Module):
@@ -107,7 +111,8 @@ def observe(
     noise_time : float
         Time over which the noise is correlated [ms], :math:`e^{-|t| / \tau}`; 0: white at 1 kHz.
     discrepancy : float
-        Standard deviation of what no parameter can explain [mV], correlated over 8 ms.
+        Standard deviation of what no parameter can explain [mV], correlated over 8 ms, of a
+        first-order process.
     leads : tuple of str, optional
         Leads to take; default: those of `INDEPENDENT` that the ECG has.
 
@@ -152,11 +157,11 @@ def observe(
         covariance = covariance**2 * np.eye(len(names))
     gap = np.abs(fine[:, None] - fine)
     correlation = np.exp(-gap / noise_time) if noise_time > 0 else np.eye(len(fine))
-    missed = discrepancy**2 * np.exp(-0.5 * (gap / _LENGTH) ** 2)
-    ramp = (at - at.mean()) / np.ptp(at)
+    missed = discrepancy**2 * np.exp(-gap / _LENGTH)
+    ramp = _DRIFT * (at - at.mean())
     size = np.abs(data).max()
     recorded = kernel @ correlation @ kernel.T
-    beyond = kernel @ missed @ kernel.T + (_WIDE * size) ** 2 * (1.0 + np.outer(ramp, ramp))
+    beyond = kernel @ missed @ kernel.T + (_WIDE * size) ** 2 + np.outer(ramp, ramp)
     variance, apart = np.linalg.eigh(covariance)
     least = 1e-9 * np.trace(covariance) / len(names) * np.eye(len(at))
     colour = np.linalg.cholesky(variance[:, None, None] * recorded + beyond + least)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -13,6 +14,8 @@ from twinheart.calibration.objective import Objective
 # Root mean square of the whitened residual that a tempered fit starts with.
 _ROUGH = 3.0
 _ROUNDS = 8
+# Of the gain with which the model is as large as the data: a start is not made smaller.
+_LEAST_SIZE = 0.3
 
 
 def tempered(objective: Objective, factor: float) -> Objective:
@@ -75,6 +78,46 @@ def annealed_fit(
     return dataclasses.replace(last, history=history + last.history)
 
 
+def in_size(
+    objective: Objective, starts: Float[np.ndarray, "start parameter"]
+) -> Float[np.ndarray, "start parameter"]:
+    """Starts with the gain that suits them best, instead of a drawn one.
+
+    A start whose leads point the wrong way would lose least with no leads at all: it would win with
+    a small gain, and a fit could not leave it, since nothing else has an effect then. So the leads
+    never get smaller than a third of the data.
+
+    Parameters
+    ----------
+    objective : Objective
+        Model and data.
+    starts : (start, parameter) array
+        Standard numbers.
+
+    Returns
+    -------
+    (start, parameter) array
+        The same where there is no ``gain``.
+    """
+    if "gain" not in objective.free or not len(starts):
+        return starts
+    k, (prior,) = objective.free.names.index("gain"), _priors(objective, "gain")
+    data = np.asarray(objective.data.residual(jnp.zeros_like(objective.data.signals)), float)
+    leads = data - np.asarray(objective.residuals(starts), float)
+    power = np.maximum((leads**2).sum(axis=1), 1e-30)
+    alike = np.sqrt((data @ data) / power)
+    factor = np.maximum(leads @ data / power, _LEAST_SIZE * alike)
+    gain = np.array([float(prior.from_standard(u[k])) for u in starts]) * factor
+    found = np.array(starts, float)
+    own = prior.to_standard(gain)
+    found[:, k] = np.where(np.isfinite(own), own, found[:, k])
+    return found
+
+
+def _priors(objective: Objective, name: str):
+    return next(entry.priors for entry in objective.free.entries if entry.name == name)
+
+
 def search(
     objective: Objective,
     starts: Float[np.ndarray, "start parameter"],
@@ -105,7 +148,7 @@ def search(
     """
     r = np.asarray(objective.residuals(starts[:1]))[0]
     rough = tempered(objective, max(1.0, float(np.sqrt(np.mean(r**2))) / _ROUGH))
-    chosen = best_starts(rough, starts, keep)
+    chosen = best_starts(rough, in_size(rough, starts), keep)
     fits = [
         annealed_fit(objective, start, iterations=iterations, progress=progress) for start in chosen
     ]

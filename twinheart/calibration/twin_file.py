@@ -209,7 +209,7 @@ def _content(found: Calibration) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             n: v for n, v in fields.items() if "/" not in n and np.asarray(v).dtype.kind in "fiub"
         }
         arrays |= {f"heart/{kind}_fields/{n}": np.asarray(v) for n, v in kept.items()}
-    stages = {"qrs": found.qrs} | ({} if found.t_wave is None else {"t_wave": found.t_wave})
+    stages = found.stages
     for name, stage in stages.items():
         arrays[f"posterior/{name}/standard_numbers"] = np.asarray(stage.posterior.u)
         arrays[f"posterior/{name}/covariance"] = np.asarray(stage.posterior.covariance)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from twinheart.cli.case import Case
 
 CHECKPOINT = "calibration.npz"
-_SHORTEST = 150.0  # ms: no QRS complex and what surrounds it is shorter
 _EVERY = 10.0  # s between two lines about one stage of the search
 _FIT = "fit"
 
@@ -196,8 +195,6 @@ def run_calibration(
 
 
 def _beat(case: "Case") -> "MeasuredBeat":
-    import numpy as np
-
     from twinheart.calibration import measured_beat
     from twinheart.ecg import read_ecg
 
@@ -210,23 +207,10 @@ def _beat(case: "Case") -> "MeasuredBeat":
         raise InputError(f"{error}{hint}") from None
     for note in recording.notes:
         say(f"twinheart: note: {note}")
-    length = float(np.ptp(np.asarray(recording.ecg.t)))
-    if not length >= _SHORTEST:
-        raise InputError(
-            f"{path}: the recording lasts {length:.3g} ms, expected one whole heart beat at least "
-            f"({_SHORTEST:g} ms or more): record more."
-        )
     try:
-        found = measured_beat(recording.ecg, arbitrary=section.ecg_unit == "arbitrary")
+        return measured_beat(recording.ecg, arbitrary=section.ecg_unit == "arbitrary")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    t = np.asarray(found.ecg.t)
-    if found.onset <= t[0] + found.ecg.step or found.offset >= t[-1] - found.ecg.step:
-        raise InputError(
-            f"{path}: the QRS complex begins or ends with the recording, so part of it may be "
-            "missing: record more of the beat."
-        )
-    return found
 
 
 def _calibrated(case: "Case", beat: "MeasuredBeat", settings, checkpoint: Path) -> "Calibration":
@@ -320,9 +304,8 @@ def _translated(case: "Case", found: "Calibration", twin: Path) -> dict[str, Any
     from twinheart.calibration import load_twin, translate
 
     say("calibrating: the twin by monodomain")
-    stages = {"qrs": found.qrs} | ({} if found.t_wave is None else {"t_wave": found.t_wave})
     again = translate(
-        load_twin(twin), stages, lead_field=found.twin.lead_field, dt=case.simulation.dt
+        load_twin(twin), found.stages, lead_field=found.twin.lead_field, dt=case.simulation.dt
     )
     medians = {
         f"{name}_correlation_median": float(np.median(list(leads.values())))
@@ -363,9 +346,7 @@ def summarise(found: "Calibration") -> dict[str, Any]:
     dict
         Correlations and result of the QRS at the top, all of it by stage below.
     """
-    stages = {"qrs": _of_stage(found.qrs)}
-    if found.t_wave is not None:
-        stages["t_wave"] = _of_stage(found.t_wave)
+    stages = {name: _of_stage(stage) for name, stage in found.stages.items()}
     qrs = stages["qrs"]
     return {
         **{key: qrs[key] for key in ("correlation_median", "correlation_min", "correlation")},

@@ -68,7 +68,7 @@ def write_calibration_report(
     OutputError
         If the file cannot be written.
     """
-    stages = {"qrs": found.qrs} | ({} if found.t_wave is None else {"t_wave": found.t_wave})
+    stages = found.stages
     rows = {name: determination(stage.posterior) for name, stage in stages.items()}
     with tempfile.TemporaryDirectory() as folder:
         pictures = list(_pictures(Path(folder), found, stages, rows, draws))
