@@ -3,6 +3,7 @@
 from twinheart.planning.evaluation import Evaluation, evaluate
 from twinheart.planning.isolation import Isolation, isolation
 from twinheart.planning.lesions import Ablation, Lesion, ablate_tissue, ablated
+from twinheart.planning.pacing_sites import AHA_PLACES, PacingSite, aha_sites, place_sites
 from twinheart.planning.painting import Area, Channel, ScarPlan, paint_scar
 from twinheart.planning.patient_table import PatientTable, read_patient_table
 from twinheart.planning.phase import PhaseMap, phase_map
@@ -19,6 +20,7 @@ from twinheart.planning.singularities import (
 )
 
 __all__ = [
+    "AHA_PLACES",
     "PROTOCOLS",
     "Ablation",
     "Area",
@@ -28,6 +30,7 @@ __all__ = [
     "HcmRiskScd",
     "Isolation",
     "Lesion",
+    "PacingSite",
     "PatientTable",
     "PhaseMap",
     "Protocol",
@@ -38,6 +41,7 @@ __all__ = [
     "Track",
     "ablate_tissue",
     "ablated",
+    "aha_sites",
     "evaluate",
     "filaments",
     "hcm_risk_scd",
@@ -45,6 +49,7 @@ __all__ = [
     "named_protocol",
     "paint_scar",
     "phase_map",
+    "place_sites",
     "read_patient_table",
     "singular_points",
     "track_filaments",
