@@ -1,6 +1,15 @@
 """Planning: the risk of arrhythmia, and what ablation would change."""
 
 from twinheart.planning.evaluation import Evaluation, evaluate
+from twinheart.planning.induction import (
+    Reentry,
+    SiteResult,
+    StageResult,
+    activation_train,
+    induce,
+    reentry,
+)
+from twinheart.planning.induction_sites import induce_sites
 from twinheart.planning.isolation import Isolation, isolation
 from twinheart.planning.lesions import Ablation, Lesion, ablate_tissue, ablated
 from twinheart.planning.pacing_sites import AHA_PLACES, PacingSite, aha_sites, place_sites
@@ -34,23 +43,30 @@ __all__ = [
     "PatientTable",
     "PhaseMap",
     "Protocol",
+    "Reentry",
     "ScarPlan",
     "Singularities",
+    "SiteResult",
     "Stage",
+    "StageResult",
     "Statement",
     "Track",
     "ablate_tissue",
     "ablated",
+    "activation_train",
     "aha_sites",
     "evaluate",
     "filaments",
     "hcm_risk_scd",
+    "induce",
+    "induce_sites",
     "isolation",
     "named_protocol",
     "paint_scar",
     "phase_map",
     "place_sites",
     "read_patient_table",
+    "reentry",
     "singular_points",
     "track_filaments",
     "track_points",
