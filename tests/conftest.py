@@ -14,11 +14,6 @@ if _WORKERS > 1:
     _THREADS = str(max(1, (os.cpu_count() or 1) // _WORKERS))
     for _name in ("PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(_name, _THREADS)
-# Programs that were compiled before are read from disk, by commands and notebooks that tests start,
-# too. Every worker has a folder of its own: one that another writes to may hold half a file.
-_COMPILED = ROOT / ".pytest_cache" / "compiled" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_COMPILED))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("PYVISTA_OFF_SCREEN", "true")
 
@@ -30,6 +25,28 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}: set TWINHEART_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def x64():
+    """Float64 in one test, in all threads: `jax.enable_x64` would not reach those of callbacks."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="module")
+def x64_module():
+    """Float64 in a module; what runs once is compiled without much effort."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

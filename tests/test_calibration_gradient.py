@@ -20,24 +20,17 @@ STEP = 1e-5  # of a standard number
 TANGENTS = 1e-3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def x64():
-    """Float64, also in threads of callbacks; what runs once is compiled without much effort."""
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("x64_module")
 
 
 @pytest.fixture(scope="module")
-def whole(x64):
+def whole(x64_module):
     """A whole beat; all that can be free is free."""
     return small_objective(ALL, fast=True, window=BEAT)
 
 
 @pytest.fixture(scope="module")
-def few(x64):
+def few(x64_module):
     return small_objective()
 
 

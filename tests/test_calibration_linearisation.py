@@ -49,10 +49,7 @@ def best(toy: Toy, start) -> Fit:
     return fit_at(toy, optimize.minimize(loss, start, method="Nelder-Mead", tol=1e-9).x)
 
 
-@pytest.fixture(autouse=True)
-def _double():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def test_posterior_of_a_linear_model_is_exact():

@@ -29,18 +29,11 @@ STEP_APD = 1e-2  # ms
 LEAD, AT, WINDOW = "V2", 61.3, (30.0, 90.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def x64():
-    """Float64, also in threads of callbacks; what runs once is compiled without much effort."""
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("x64_module")
 
 
 @pytest.fixture(scope="module")
-def objective(x64):
+def objective(x64_module):
     return small_objective()
 
 
@@ -179,7 +172,7 @@ def fitted(objective):
 
 
 @pytest.fixture(scope="module")
-def field(x64):
+def field(x64_module):
     mesh = small_heart().mesh
     return movable_field(mesh, intracellular_tensor(small_twin()), dtype=np.float64)
 

@@ -57,15 +57,7 @@ from twinheart.tissue.purkinje import FAST_TAG
 from twinheart.tissue.template import templates_of
 from twinheart.twin import Twin
 
-
-@pytest.fixture(scope="module", autouse=True)
-def x64():
-    """Float64, also in threads of callbacks; what runs once is compiled without much effort."""
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("x64_module")
 
 
 def stage_of(objective: Objective, u) -> Stage:
@@ -83,7 +75,7 @@ def a_beat():
 
 
 @pytest.fixture(scope="module")
-def found(x64) -> Calibration:
+def found(x64_module) -> Calibration:
     """Everything was free: velocities vary within regions, electrodes moved, APD have a field."""
     objective = small_objective(ALL, fast=True, window=BEAT)
     u = some_numbers(objective, seed=1)
@@ -287,7 +279,7 @@ def by_tree(folder: Path):
     return written, load_twin(write_twin(folder / "twin.h5", written))
 
 
-def test_a_purkinje_tree_comes_back(x64, tmp_path):
+def test_a_purkinje_tree_comes_back(x64_module, tmp_path):
     """Its velocity, as fitted, and the places where it is excited."""
     written, stored = by_tree(tmp_path)
     was, now = written.twin.purkinje, stored.twin.purkinje

@@ -33,13 +33,6 @@ SMOOTH = 1e-6
 _derivative = jax.jit(derivative)
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture(params=NAMES)
 def model(request) -> AbstractCellModel:
     return get_model(request.param)

@@ -50,13 +50,6 @@ DEEP = [
 ]
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture(params=FILES)
 def path(request, data) -> Path:
     return data / "cell" / request.param

@@ -67,13 +67,6 @@ def one_a_class(request) -> AbstractCellModel:
     return get_model(request.param)
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 def fields(model) -> list[str]:
     """Names of the parameters, which are all fields that hold a number."""
     return list(parameter_names(model))

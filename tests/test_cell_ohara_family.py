@@ -30,13 +30,6 @@ DOFETILIDE = {
 }
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 def test_torord_follows_the_authors_equations_far_from_rest(data, x64):
     model = get_model("torord-endo")
     rng, n = np.random.default_rng(0), 1000

@@ -13,13 +13,6 @@ from twinheart.cell.response import some_beats, start_pacing, timing_of
 from twinheart.errors import ModelError
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 def triangle(t, rise, fall, v_rest=-80.0, v_peak=20.0, start=10.0):
     """Linear upstroke and linear repolarisation: every crossing is known."""
     up = (t - start) / rise

@@ -38,13 +38,6 @@ from twinheart.errors import ModelError
 ASYMPTOTIC = 0.02
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """No test reads or writes the user's cache."""

@@ -62,13 +62,6 @@ def _one_a_paper(*papers: str) -> list:
     return [pytest.param(x, marks=() if x in default else slow) for x in model_names()]
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 def physical_start(model) -> dict[str, float]:
     """Voltage and states at the start, by name."""
     state = {name: float(x) for name, (x, _) in model.physical(model.initial_state()).items()}

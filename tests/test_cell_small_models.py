@@ -39,13 +39,6 @@ PAPERS = ("luo-rudy-1991", *SMALL[:4])
 _derivative = jax.jit(derivative)
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 def random_states(model, n, seed=0):
     rng = np.random.default_rng(seed)
     return [

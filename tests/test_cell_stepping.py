@@ -20,13 +20,6 @@ from twinheart.cell.elementary import (
 BASES = (120.0, 14.0)
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 def test_relaxed_fraction_is_accurate_where_it_matters(x64):
     x = jnp.logspace(-8, 2, 4001)
     found, exact = relaxed_fraction(x), -jnp.expm1(-x)

@@ -16,13 +16,6 @@ TRACE = 5e-4
 DRIFT = 2e-3
 
 
-@pytest.fixture
-def x64():
-    """Double precision for the whole test."""
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture(scope="module")
 def trace(data) -> dict[str, np.ndarray]:
     path = data / "cell" / "traces" / "ten_tusscher_model_2006_epi.dat"

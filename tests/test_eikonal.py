@@ -37,14 +37,6 @@ DIFFERENCE = 1e-6
 SWEEPS = pytest.param("sweeps", marks=pytest.mark.slow)
 
 
-@pytest.fixture
-def x64():
-    """Float64 in all threads: callbacks run in another, where `jax.enable_x64` does not reach."""
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
-
-
 def uniform(mesh: TetMesh, **fields) -> Heart:
     return Heart(mesh, f0=np.tile(FIBRE, (mesh.n_tets, 1)), **fields)
 

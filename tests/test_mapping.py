@@ -36,12 +36,6 @@ ROUNDED = 6e-4
 NOISE = 2.0  # of measured positions [mm, each axis]
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 @pytest.fixture(scope="module")
 def heart() -> TetMesh:
     """A left ventricle with a bulge, so that no turn leaves its surface as it was."""
