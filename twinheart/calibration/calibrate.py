@@ -1,5 +1,6 @@
 """Fit a heart to an ECG: activation by the QRS, repolarisation by the T wave, with uncertainty."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from twinheart.calibration.build import (
 from twinheart.calibration.coarse import coarse_heart
 from twinheart.calibration.defaults import QRS, T_WAVE, parameter
 from twinheart.calibration.fit import Fit, fit
+from twinheart.calibration.linearisation import widened
 from twinheart.calibration.measured import MeasuredBeat
 from twinheart.calibration.model import Prediction
 from twinheart.calibration.objective import Objective
@@ -252,7 +254,8 @@ def calibrate(
         checkpoint=checkpoint,
         progress=_named("fit", say),
     )
-    qrs = Stage(objective, best, laplace(objective, best), others)
+    say({"stage": "posterior"})
+    qrs = Stage(objective, best, _posterior(problem, objective, best, chosen.seed), others)
     remarks += _on_misfit(qrs, chosen)
     t_wave = None
     if chosen.t_wave and np.isfinite(beat.t_end):
@@ -323,6 +326,19 @@ def _searched(
     start = np.zeros(len(moves))
     start[~moves] = fits[0].u
     return beat, objective, fits, start
+
+
+def _posterior(problem: _Problem, objective: Objective, best: Fit, seed: int) -> Posterior:
+    """The Gaussian around the fit, widened; on a large heart by as much as on the rough one."""
+    narrow = laplace(objective, best)
+    if problem.rough is problem.objective:
+        return widened(narrow, seed=seed)
+    rough = _with_data(problem.rough, objective.data)
+    near = fit(rough, best.u)
+    wide = widened(laplace(rough, near), seed=seed)
+    return dataclasses.replace(
+        narrow, u=best.u + wide.u - near.u, covariance=wide.covariance, evidence=wide.evidence
+    )
 
 
 def _at_rest(objective: Objective) -> Objective:
