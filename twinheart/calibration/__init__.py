@@ -11,6 +11,7 @@ from twinheart.calibration.calibrate import Calibration, Settings, Stage, calibr
 from twinheart.calibration.coarse import coarse_heart
 from twinheart.calibration.defaults import parameter, standard_parameters
 from twinheart.calibration.fit import Fit, best_starts, descend, fit
+from twinheart.calibration.linearisation import ensemble_search, widened
 from twinheart.calibration.mapping import ElectroAnatomicalMap, MapOperator, map_operator
 from twinheart.calibration.mapping_io import read_map, read_shell
 from twinheart.calibration.mapping_registration import Registration, landmark_motion, register
@@ -69,6 +70,7 @@ __all__ = [
     "descend",
     "determination",
     "distinct",
+    "ensemble_search",
     "field_places",
     "fit",
     "heart_surface",
@@ -89,5 +91,6 @@ __all__ = [
     "standard_parameters",
     "start_sites",
     "translate",
+    "widened",
     "write_twin",
 ]
