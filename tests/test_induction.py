@@ -134,8 +134,8 @@ def test_uniform_tissue_is_never_induced(name):
             assert [s.captured for s in found.stages] == [350.0, 300.0, 280.0]
 
 
-def test_leaving_out_the_first_s1_changes_nothing():
-    """What is reported is that of the whole train, the waves of all S1 included."""
+def test_not_running_common_stimuli_again_changes_nothing():
+    """What is reported is that of the whole train, the waves of all stimuli included."""
     refractory = 210.0
     problem, tables, site = patched_ring(120.0, 0.5, refractory)
     protocol = Protocol("S1 S2", 4, 500.0, (Stage(refractory + 15.0, 10.0, 50.0),))
@@ -145,6 +145,15 @@ def test_leaving_out_the_first_s1_changes_nothing():
     assert whole.sustained
     assert whole.cycle_length == pytest.approx(found.cycle_length, abs=1e-9)
     assert found.coupling == pytest.approx((500.0,) * 3 + (refractory - 5.0,), abs=1e-3)
+    # three stages: the third beat blocks where the second still did not
+    deep = Protocol("S1-S3", 3, 500.0, (Stage(260.0), Stage(240.0), Stage(205.0)))
+    found = induce(problem, tables, site, deep)
+    assert [s.captured for s in found.stages] == [260.0, 240.0, 205.0]
+    train = activation_train(problem, tables, found, deep)
+    whole = reentry(train, found.stimuli[-1], deep)
+    assert whole.sustained
+    assert whole.cycle_length == pytest.approx(found.cycle_length, abs=1e-9)
+    assert whole.lasted == pytest.approx(found.lasted, abs=1e-9)
     # and where those waves have not ended by the last S1, none is left out
     slow, tables, site = patched_ring(600.0, 0.5, 350.0)
     dense = Protocol("S1 S2", 3, 400.0, (Stage(365.0, 10.0, 320.0),), observe=3000.0)

@@ -7,8 +7,8 @@ activation beyond the ball of tissue that it excites itself. Re-entry is induced
 being activated `observe` ms after the last stimulus and one node was activated at least
 `activations` times after it (see `Protocol`).
 
-The stimuli before the last S1 are the same for all intervals and are run only once, where their
-waves have ended by then; that changes no number.
+Stimuli that many trains have in common are run once, where their waves have ended when the next
+one is given: only when each node has repolarised matters then, and no number changes.
 
 The model behind it, `twinheart.tissue.eikonal_train`, knows block and restitution but neither
 electrotonic coupling nor the curvature of fronts: what is induced here is a candidate to be
@@ -30,6 +30,8 @@ from twinheart.tissue import Eikonal, Sites, Train, WaveTable, eikonal_train
 
 # A run goes on so long after the observation [ms]: in it something must fire.
 _TAIL = 20.0
+# Waves must have ended so long before the next stimulus for their train not to be run again [ms].
+_QUIET = 50.0
 
 
 class Reentry(NamedTuple):
@@ -212,22 +214,21 @@ def induce(
     ('not induced', 240.0, 230.0)
     """
     pacing = _Pacing(problem, tables, site, protocol, radius)
-    stimuli = list(protocol.s1)
-    train = pacing.run(stimuli)
-    beats = int(train.count[pacing.beyond].max(initial=0)) + pacing.before
+    base = pacing.run(protocol.s1)
+    beats = int(base.train.count[pacing.beyond].max(initial=0))
     if not beats:
-        return pacing.result("no capture", 0, [], [])
-    if pacing.latest.sustained:
-        return pacing.result("induced", beats, [], stimuli)
+        return pacing.result("no capture", 0, [])
     found = []
     for stage in protocol.stages:
-        outcome, stimuli, train = _go_through(pacing, stage, stimuli, train)
-        found.append(outcome)
         if pacing.latest.sustained:
-            return pacing.result("induced", beats, found, stimuli)
+            break
+        outcome, base = _go_through(pacing, stage, base)
+        found.append(outcome)
         if outcome.captured is None:
             break
-    return pacing.result("not induced", beats, found, [])
+    if pacing.latest.sustained:
+        return pacing.result("induced", beats, found, base.stimuli)
+    return pacing.result("not induced", beats, found)
 
 
 def activation_train(
@@ -273,20 +274,35 @@ def _end(last: float, protocol: Protocol) -> float:
     return last + protocol.observe + _TAIL
 
 
-def _go_through(
-    pacing: "_Pacing", stage: Stage, stimuli: list[float], base: Train
-) -> tuple[StageResult, list[float], Train]:
+class _State(NamedTuple):
+    """When nodes have repolarised after `skipped` stimuli, whose waves ended at `ended`."""
+
+    ready: np.ndarray
+    skipped: int
+    ended: float
+
+
+class _Run(NamedTuple):
+    """A train of stimuli, the state that it started from, and its activations from there on."""
+
+    stimuli: tuple[float, ...]
+    start: _State
+    train: Train
+
+
+def _go_through(pacing: "_Pacing", stage: Stage, base: _Run) -> tuple[StageResult, _Run]:
     """Shorten the interval until block or re-entry; the last train that was captured."""
-    captured, kept, train = None, stimuli, base
+    pacing.keep(base)
+    captured, kept, last = None, base, base.stimuli[-1]
     for interval in stage.intervals:
-        tried = stimuli + [stimuli[-1] + interval * (k + 1) for k in range(stage.count)]
-        found = pacing.run(tried)
+        added = tuple(last + interval * (k + 1) for k in range(stage.count))
+        tried = pacing.run(base.stimuli + added)
         if pacing.latest.sustained:
-            return StageResult(interval, None), tried, found
-        if not pacing.captured(found, base, stimuli, tried[len(stimuli)]):
-            return StageResult(captured, interval), kept, train
-        captured, kept, train = interval, tried, found
-    return StageResult(captured, None), kept, train
+            return StageResult(interval, None), tried
+        if not pacing.captured(tried.train, base, added[0]):
+            return StageResult(captured, interval), kept
+        captured, kept = interval, tried
+    return StageResult(captured, None), kept
 
 
 class _Pacing:
@@ -298,9 +314,7 @@ class _Pacing:
         self.runs, self.lasted = 0, 0.0
         self.latest = Reentry(False, 0.0, np.nan, np.nan)
         self.beyond = self._beyond()
-        self.ready: np.ndarray | None = None  # at rest before the first
-        self.skipped, self.before = 0, 0
-        self._before_last_s1()
+        self.states = [_State(np.full(problem.n_nodes, -np.inf), 0, -np.inf)]
 
     def _beyond(self) -> Bool[np.ndarray, "node"]:
         """Nodes of conducting tissue outside the ball that a stimulus excites."""
@@ -317,47 +331,54 @@ class _Pacing:
             )
         return beyond
 
-    def _before_last_s1(self):
-        """State at the last S1, if all waves of those before it have ended by then."""
-        *earlier, last = self.protocol.s1
-        if not earlier:
-            return
-        train = self._train(earlier, _end(last, self.protocol))
-        if np.nanmax(train.lat, initial=-np.inf) >= last:
-            return
-        self.ready = np.nanmax(train.lat + train.apd, axis=1, initial=-np.inf)
-        self.skipped, self.before = len(earlier), int(train.count[self.beyond].max(initial=0))
+    def keep(self, run: _Run):
+        """Let later trains that begin with the same stimuli start from within or after this one."""
+        count = len(run.stimuli)
+        for skipped in range(max(count - 1, run.start.skipped + 1), count + 1):
+            until = run.stimuli[skipped] if skipped < count else np.inf
+            lat = np.where(run.train.lat < until, run.train.lat, np.nan)
+            ready = np.fmax.reduce(lat + run.train.apd, axis=1, initial=-np.inf)
+            ended = float(np.fmax.reduce(lat, axis=None, initial=-np.inf))
+            self.states.append(_State(np.fmax(run.start.ready, ready), skipped, ended))
 
-    def _train(self, stimuli: list[float], t_end: float) -> Train:
-        pulses = [Sites([self.site.position], at, self.radius) for at in stimuli]
+    def run(self, stimuli: tuple[float, ...]) -> _Run:
+        """Activations by stimuli, from the latest state whose waves had ended on."""
+        start = max(
+            (
+                state
+                for state in self.states
+                if state.skipped < len(stimuli) and state.ended + _QUIET < stimuli[state.skipped]
+            ),
+            key=lambda state: state.skipped,
+        )
+        last = stimuli[-1]
         train = eikonal_train(
-            self.problem, pulses, self.tables, t_end=t_end, repolarised=self.ready
+            self.problem,
+            [Sites([self.site.position], at, self.radius) for at in stimuli[start.skipped :]],
+            self.tables,
+            t_end=_end(last, self.protocol),
+            repolarised=start.ready,
         )
         if train.result != "successful":
             raise SolverError(
-                f"{self.site.name}: more activations than a run may have, {len(stimuli)} stimuli "
-                f"until {t_end:g} ms: observe for a shorter time."
+                f"{self.site.name}: more activations than a run may have, within "
+                f"{self.protocol.observe:g} ms after the last stimulus: observe for a shorter time."
             )
-        return train
-
-    def run(self, stimuli: list[float]) -> Train:
-        """Activations by all stimuli, from the last S1 on if those before it are known."""
-        train = self._train(stimuli[self.skipped :], _end(stimuli[-1], self.protocol))
-        self.latest = reentry(train, stimuli[-1], self.protocol)
+        self.latest = reentry(train, last, self.protocol)
         self.runs += 1
         self.lasted = max(self.lasted, self.latest.lasted)
-        return train
+        return _Run(stimuli, start, train)
 
-    def captured(self, train: Train, base: Train, stimuli: list[float], since: float) -> bool:
-        """Whether a train differs beyond the ball from the one by the earlier `stimuli` alone."""
-        until = _end(stimuli[-1], self.protocol)  # where that one was ended
+    def captured(self, train: Train, base: _Run, since: float) -> bool:
+        """Whether a train differs beyond the ball from the one without its latest stimuli."""
+        until = _end(base.stimuli[-1], self.protocol)  # where that one was ended
         own, other = (
             np.sort(lat[(lat >= since) & (lat <= until) & self.beyond[:, None]])
-            for lat in (train.lat, base.lat)
+            for lat in (train.lat, base.train.lat)
         )
         return not np.array_equal(own, other)
 
-    def result(self, outcome: str, beats: int, stages, stimuli) -> SiteResult:
+    def result(self, outcome: str, beats: int, stages, stimuli=()) -> SiteResult:
         cycle, spread = self.latest.cycle_length, self.latest.spread
         known = outcome == "induced" and np.isfinite(cycle)
         return SiteResult(
