@@ -27,6 +27,13 @@ from twinheart.planning.singularities import (
     track_filaments,
     track_points,
 )
+from twinheart.planning.vulnerability import (
+    RepolarisationGradient,
+    VulnerabilitySweep,
+    repolarisation_gradient,
+    vulnerability_index,
+    vulnerability_sweep,
+)
 
 __all__ = [
     "AHA_PLACES",
@@ -44,6 +51,7 @@ __all__ = [
     "PhaseMap",
     "Protocol",
     "Reentry",
+    "RepolarisationGradient",
     "ScarPlan",
     "Singularities",
     "SiteResult",
@@ -51,6 +59,7 @@ __all__ = [
     "StageResult",
     "Statement",
     "Track",
+    "VulnerabilitySweep",
     "ablate_tissue",
     "ablated",
     "activation_train",
@@ -67,7 +76,10 @@ __all__ = [
     "place_sites",
     "read_patient_table",
     "reentry",
+    "repolarisation_gradient",
     "singular_points",
     "track_filaments",
     "track_points",
+    "vulnerability_index",
+    "vulnerability_sweep",
 ]
