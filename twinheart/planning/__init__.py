@@ -1,5 +1,6 @@
 """Planning: the risk of arrhythmia, and what ablation would change."""
 
+from twinheart.planning.circuits import Circuit, screen_circuits
 from twinheart.planning.evaluation import Evaluation, evaluate
 from twinheart.planning.induction import (
     Reentry,
@@ -11,6 +12,7 @@ from twinheart.planning.induction import (
 )
 from twinheart.planning.induction_sites import induce_sites
 from twinheart.planning.isolation import Isolation, isolation
+from twinheart.planning.isthmuses import Isthmus, Merge, find_isthmuses, merge_events
 from twinheart.planning.lesions import Ablation, Lesion, ablate_tissue, ablated
 from twinheart.planning.pacing_sites import AHA_PLACES, PacingSite, aha_sites, place_sites
 from twinheart.planning.painting import Area, Channel, ScarPlan, paint_scar
@@ -41,11 +43,14 @@ __all__ = [
     "Ablation",
     "Area",
     "Channel",
+    "Circuit",
     "Evaluation",
     "Filament",
     "HcmRiskScd",
     "Isolation",
+    "Isthmus",
     "Lesion",
+    "Merge",
     "PacingSite",
     "PatientTable",
     "PhaseMap",
@@ -66,10 +71,12 @@ __all__ = [
     "aha_sites",
     "evaluate",
     "filaments",
+    "find_isthmuses",
     "hcm_risk_scd",
     "induce",
     "induce_sites",
     "isolation",
+    "merge_events",
     "named_protocol",
     "paint_scar",
     "phase_map",
@@ -77,6 +84,7 @@ __all__ = [
     "read_patient_table",
     "reentry",
     "repolarisation_gradient",
+    "screen_circuits",
     "singular_points",
     "track_filaments",
     "track_points",
