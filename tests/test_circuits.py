@@ -9,9 +9,17 @@ from twinheart.errors import InputError
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
-from twinheart.planning import PacingSite, merge_events, place_sites, screen_circuits
+from twinheart.planning import (
+    PacingSite,
+    Protocol,
+    Stage,
+    induce_sites,
+    merge_events,
+    place_sites,
+    screen_circuits,
+)
 from twinheart.planning.sections import least_section, section
-from twinheart.tissue import NonConducting, Velocities, build_eikonal
+from twinheart.tissue import NonConducting, Velocities, WaveTable, build_eikonal
 
 FAST, SLOW = 0.5, 0.2  # m/s
 THICK = 2.0
@@ -179,6 +187,75 @@ def test_two_channels_close_by_are_one_circuit_through_both():
     assert circuit.cycle_length_ms == pytest.approx(2 * 16 / SLOW + 2 * 4 / FAST, rel=1e-4)
     # too quick for the refractory period, though the way around the scar would not be
     assert screen_circuits(problem, mesh, sites, 180.0) == []
+
+
+def test_the_section_is_that_of_the_waist():
+    """6 mm wide, and 3 mm from 3 to 5 mm above the middle; the rim gives proposals at many depths.
+
+    In the widening level sets are curved, so none is quite as small as the waist is wide.
+    """
+
+    def waist(x, y):
+        scar = core([(0.0, 3.0)], rim=3.0)(x, y)
+        return np.where((np.abs(y - 4) < 1) & (np.abs(x) > 1.5) & (np.abs(x) < 5), CORE, scar)
+
+    problem, mesh = plate(waist, (40.0, 36.0), edge=0.5)
+    sites = below(mesh, [2.0, 18.0, 1.0], [38.0, 18.0, 1.0], [20.0, 34.0, 1.0])
+    (circuit,) = screen_circuits(problem, mesh, sites, 100.0)
+    assert circuit.isthmus_area_mm2 == pytest.approx(3 * THICK, rel=0.1)
+    np.testing.assert_allclose(circuit.isthmus_mm, [20.0, 22.0, 1.0], atol=1.0)
+    centre = mesh.points[mesh.tets[circuit.isthmus_tets]].mean(axis=1)
+    assert np.ptp(centre[:, 1]) > 14  # the isthmus is the channel, not its deepest part
+
+
+@pytest.mark.parametrize("rim", [1.0, 4.0])
+def test_a_rim_that_joins_the_channels_does_not_hide_them(rim):
+    problem, mesh = plate(core([(-10.0, 2.0), (10.0, 2.0)], (20.0, 8.0), rim), (64.0, 36.0))
+    found = screen_circuits(problem, mesh, below(mesh, [2.0, 18.0, 1.0], [62.0, 18.0, 1.0]), 100.0)
+    crossing = rim * np.sqrt(1 - (SLOW / FAST) ** 2) / SLOW
+    cycle = 16 / SLOW + 2 * crossing + (2 * (8 + rim) + 16 + 2 * rim) / FAST
+    assert len(found) == 2
+    for circuit in found:
+        assert circuit.cycle_length_ms == pytest.approx(cycle, rel=0.015)
+        assert circuit.isthmus_area_mm2 == pytest.approx(4 * THICK, rel=1e-6)
+    assert sorted(round(c.isthmus_mm[0]) for c in found) == [22, 42]
+
+
+def test_a_forked_channel_has_a_circuit_for_each_arm():
+    """A cross-channel at the height of 14 mm joins the upright one from the right end."""
+
+    def fork(x, y):
+        scar = core([(-5.0, 2.0)], (16.0, 8.0))(x, y)
+        return np.where((np.abs(y) < 2) & (x > -5) & (x < 16), BORDER, scar)
+
+    problem, mesh = plate(fork, (44.0, 28.0))
+    sites = below(mesh, [2.0, 14.0, 1.0], [42.0, 14.0, 1.0], [22.0, 26.0, 1.0])
+    found = screen_circuits(problem, mesh, sites, 100.0)
+    left = 16 / SLOW + (2 * 9 + 16) / FAST  # up the upright one, back around the left end
+    assert found[0].cycle_length_ms == pytest.approx(left, rel=1e-3)
+    assert len(found) > 1
+    assert all(c.cycle_length_ms > 100.0 for c in found)
+
+
+def test_screening_and_induction_agree():
+    """A late patch at the lower mouth blocks an early stimulus, which comes back from above."""
+    scar_problem, mesh = plate(core([(0.0, 2.0)]))
+    scar = mesh.cell_fields["scar"]
+    patch = (scar == BORDER) & (mesh.points[mesh.tets].mean(axis=1)[:, 1] < 9)
+    tags = np.where(patch, 3, scar)
+    problem = build_eikonal(Heart(mesh, regions=tags), TISSUES | {3: TISSUES[1]})
+    tables = {k: WaveTable([20.0], [1.0], [80.0]) for k in (0, 2)}
+    tables |= {1: WaveTable([20.0], [1.0], [80.0]), 3: WaveTable([20.0], [1.0], [110.0])}
+    site = below(mesh)[0]
+    (induced,) = induce_sites(
+        problem, tables, [site], Protocol("S1 S2", 2, 600.0, (Stage(200.0, 5.0, 100.0),))
+    )
+    assert induced.outcome == "induced"
+    period = np.full(mesh.n_nodes, 100.0)
+    period[mesh.tets[patch]] = 130.0
+    (screened,) = screen_circuits(scar_problem, mesh, [site], period)
+    assert screened.refractory_ms == 130.0
+    assert induced.cycle_length == pytest.approx(screened.cycle_length_ms, rel=0.02)
 
 
 def test_the_exit_is_where_the_first_wave_came_first():

@@ -13,8 +13,9 @@ straight along edges, and too long around round scar, at 10 mm radius by 5 % wit
 3 % with 0.5 mm. A way round that stays in the same part of the scar, because the cut does not close
 it, is short: refractoriness refuses such a circuit.
 
-Velocity and refractory periods do not change with the rate here. A way back through another
-isthmus, where it is shorter than that around the scar, makes both one circuit.
+Velocity and refractory periods do not change with the rate here. Of each cut the quickest way
+round counts: a way back through another isthmus, where it is shorter than that around the scar,
+makes both one circuit, and a longer way is not looked for.
 
 References
 ----------
@@ -43,14 +44,15 @@ from twinheart.tissue.eikonal import metric
 from twinheart.tissue.eikonal_elements import TET_PAIRS
 
 _STOPPED = 1e-6  # m/s: what is cut hardly conducts; so the compiled solver serves all cuts
+_SAME = 0.5  # share of two cuts from which on they are one
 _NEVER = 1e5  # ms: so late only through the cut
 
 
 class Circuit(NamedTuple):
     """A circuit that would sustain itself.
 
-    It can run both ways. Told is the way against the first wave that met itself in the isthmus: out
-    of the mouth to which this came first. The other way exit and entrance are exchanged.
+    It can run both ways. Told is the way against a wave that met itself in the isthmus: out of the
+    mouth to which this came first. The other way exit and entrance are exchanged.
 
     Attributes
     ----------
@@ -147,24 +149,37 @@ def screen_circuits(
         np.asarray(arrival(problem, Sites([site.position], radius=radius)), dtype=float)
         for site in sites
     ]
-    found: list[_Loop] = []
+    tried: list[tuple[_Cut, _Way | None]] = []
     for isthmus in find_isthmuses(tissue.points, tissue.tets, tissue.zone, waves):
-        known = [k for k, loop in enumerate(found) if np.isin(isthmus.tets, loop.tets).any()]
-        for k in known:
-            more = dict.fromkeys(found[k].sites + isthmus.sites)
-            found[k] = found[k]._replace(sites=tuple(more))
-        loop = None if known else tissue.loop(isthmus)
-        if loop is not None:
-            found.append(loop)
-    return [tissue.circuit(loop) for loop in _different(found)]
+        cut = tissue.cut(isthmus)
+        again = [k for k, (other, _) in enumerate(tried) if cut.is_like(other)]
+        for k in again:
+            tried[k] = (tried[k][0].met_by(cut.sites), tried[k][1])
+        if not again:
+            tried.append((cut, tissue.way_round(cut)))
+    loops = [(cut, way) for cut, way in tried if way is not None]
+    return [tissue.circuit(cut, way) for cut, way in _different(loops)]
 
 
 class _Cut(NamedTuple):
-    """A cut: tetrahedra on it, their nodes and the time from it to each of these [ms]."""
+    """A cut through an isthmus where it is narrowest."""
 
-    tets: np.ndarray
-    nodes: np.ndarray
-    away: np.ndarray
+    isthmus: np.ndarray  # tetrahedra
+    section: Section
+    side: np.ndarray  # of each node: -1, 1, and 0 outside of the isthmus
+    tets: np.ndarray  # on the cut
+    nodes: np.ndarray  # of these
+    away: np.ndarray  # from the cut to each of these [ms]
+    sites: tuple[int, ...]
+
+    def is_like(self, other: "_Cut") -> bool:
+        """Whether most of what either cuts is what both cut."""
+        shared = len(np.intersect1d(self.tets, other.tets))
+        return shared > _SAME * (len(self.tets) + len(other.tets) - shared)
+
+    def met_by(self, sites: tuple[int, ...]) -> "_Cut":
+        """The cut, with more sites."""
+        return self._replace(sites=tuple(sorted({*self.sites, *sites})))
 
 
 class _Way(NamedTuple):
@@ -176,23 +191,18 @@ class _Way(NamedTuple):
     outside: np.ndarray  # steps that lie on or in tissue that is no scar
 
 
-class _Loop(NamedTuple):
-    """A sustained circuit, with what is needed to compare it with others."""
-
-    tets: np.ndarray
-    section: Section
-    side: np.ndarray  # of the cut, of each node: -1, 1, and 0 outside of the isthmus
-    way: _Way
-    sites: tuple[int, ...]
-
-
-def _different(loops: list[_Loop]) -> list[_Loop]:
-    """One of the circuits that use the same isthmuses, the shortest; the shortest first."""
-    kept: dict[frozenset[int], _Loop] = {}
-    for k in sorted(range(len(loops)), key=lambda k: loops[k].way.time):
-        way = loops[k].way.nodes
-        used = {j for j, o in enumerate(loops) if (o.side[way[:-1]] * o.side[way[1:]] < 0).any()}
-        kept.setdefault(frozenset(used | {k}), loops[k])
+def _different(loops: list[tuple[_Cut, _Way]]) -> list[tuple[_Cut, _Way]]:
+    """Circuits that go through the same cuts as one: the shortest way, the narrowest cut."""
+    kept: dict[frozenset[int], tuple[_Cut, _Way]] = {}
+    for k in sorted(range(len(loops)), key=lambda k: loops[k][1].time):
+        cut, way = loops[k]
+        sides = (other.side[way.nodes] for other, _ in loops)
+        through = {j for j, side in enumerate(sides) if (side[:-1] * side[1:] < 0).any()} | {k}
+        known, shortest = kept.get(frozenset(through), (cut, way))
+        narrow = min(known, cut, key=lambda c: c.section.area)
+        both = np.union1d(known.isthmus, cut.isthmus)
+        merged = narrow._replace(isthmus=both, sites=known.sites).met_by(cut.sites)
+        kept[frozenset(through)] = (merged, shortest)
     return list(kept.values())
 
 
@@ -234,8 +244,12 @@ class _Tissue:
         cost = np.concatenate([self.cost.ravel(), strands.ravel()])
         self.graph = _quickest(np.concatenate(pairs), cost, len(self.points))
 
-    def loop(self, isthmus: Isthmus) -> _Loop | None:
-        """The circuit through an isthmus, None if it is not sustained."""
+    def cut(self, isthmus: Isthmus) -> _Cut:
+        """The cut through an isthmus.
+
+        Tissue is crossed at the speed of a plane wave, the root of grad u . M grad u in u per ms.
+        From times along edges: with the Gram matrix g of three edges, du . g^-1 du.
+        """
         nodes, local = np.unique(self.tets[isthmus.tets], return_inverse=True)
         own = TetMesh(self.points[nodes], local.reshape(-1, 4))
         ends = [np.searchsorted(nodes, end) for end in (isthmus.late, isthmus.early)]
@@ -244,30 +258,25 @@ class _Tissue:
         section = least_section(own, field)
         side = np.zeros(len(self.points), dtype=np.int8)
         side[nodes] = np.where(field < section.level, -1, 1)
-        cut = self._cut(isthmus.tets[section.tets], nodes, field - section.level)
-        ways = [self._way(cut, side * sign) for sign in (1, -1)]
-        if not all(way is not None and way.time > way.refractory for way in ways):
-            return None
-        assert ways[0] is not None
-        return _Loop(isthmus.tets, section, side, ways[0], isthmus.sites)
-
-    def _cut(self, tets, nodes, above) -> _Cut:
-        """A level set, from tetrahedra on it and what a field is above it at some nodes.
-
-        Tissue is crossed at the speed of a plane wave, the root of grad u . M grad u in u per ms.
-        From times along edges: with the Gram matrix g of three edges, du . g^-1 du.
-        """
+        tets = isthmus.tets[section.tets]
         squared = np.zeros((len(tets), 4, 4))
         for k, (i, j) in enumerate(TET_PAIRS):
             squared[:, i, j] = squared[:, j, i] = self.cost[tets, k] ** 2
         gram = (squared[:, 1:, :1] + squared[:, :1, 1:] - squared[:, 1:, 1:]) / 2
-        value = above[np.searchsorted(nodes, self.tets[tets])]
+        value = (field - section.level)[own.tets[section.tets]]
         rise = (value[:, 1:] - value[:, :1])[..., None]
         speed = np.sqrt((rise * np.linalg.solve(gram, rise)).sum(axis=(1, 2)))
         corners, place = np.unique(self.tets[tets], return_inverse=True)
         away = np.full(len(corners), np.inf)
         np.minimum.at(away, place.ravel(), (np.abs(value) / speed[:, None]).ravel())
-        return _Cut(tets, corners, away)
+        return _Cut(isthmus.tets, section, side, tets, corners, away, isthmus.sites)
+
+    def way_round(self, cut: _Cut) -> _Way | None:
+        """The way from the early mouth to the late one, None unless it is sustained both ways."""
+        ways = [self._way(cut, cut.side * sign) for sign in (1, -1)]
+        if all(way is not None and way.time > way.refractory for way in ways):
+            return ways[0]
+        return None
 
     def _way(self, cut: _Cut, side) -> _Way | None:
         """The quickest way from the positive side of a cut to the negative one."""
@@ -306,19 +315,19 @@ class _Tissue:
             node = int(ends[links][slope.argmax()])
             path.append(node)
 
-    def circuit(self, loop: _Loop) -> Circuit:
+    def circuit(self, cut: _Cut, way: _Way) -> Circuit:
         """A circuit in the terms of the user."""
-        path = self.points[loop.way.nodes]
+        path = self.points[way.nodes]
         return Circuit(
-            exit_mm=path[loop.way.outside[0]],
-            entrance_mm=path[loop.way.outside[-1]],
-            cycle_length_ms=loop.way.time,
-            refractory_ms=loop.way.refractory,
-            isthmus_area_mm2=loop.section.area,
-            isthmus_mm=loop.section.centre,
-            isthmus_tets=self.number[loop.tets],
+            exit_mm=path[way.outside[0]],
+            entrance_mm=path[way.outside[-1]],
+            cycle_length_ms=way.time,
+            refractory_ms=way.refractory,
+            isthmus_area_mm2=cut.section.area,
+            isthmus_mm=cut.section.centre,
+            isthmus_tets=self.number[cut.isthmus],
             path=path,
-            sites=loop.sites,
+            sites=cut.sites,
         )
 
 
