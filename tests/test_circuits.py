@@ -4,17 +4,22 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from twinheart.anatomy import Heart
+from twinheart.anatomy import Heart, add_coordinates, demo_heart, mesh_of_heart
 from twinheart.errors import InputError
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.planning import (
+    Area,
+    Channel,
     PacingSite,
     Protocol,
+    ScarPlan,
     Stage,
+    aha_sites,
     induce_sites,
     merge_events,
+    paint_scar,
     place_sites,
     screen_circuits,
 )
@@ -34,7 +39,7 @@ def plate(shape, size=(32.0, 28.0), edge=1.0, tissues=TISSUES):
 
 
 def with_tissues(mesh, scar, tissues=TISSUES):
-    mesh = TetMesh(mesh.points, mesh.tets, {}, {"scar": scar})
+    mesh = TetMesh(mesh.points, mesh.tets, mesh.point_fields, {"scar": scar})
     return build_eikonal(Heart(mesh, regions=scar), tissues), mesh
 
 
@@ -127,6 +132,22 @@ def test_around_a_round_core_the_cycle_is_chord_and_arc(edge, error):
     corners = [middle - chord / 2 * along + s * width * np.cross(along, [0, 0, 1]) for s in (1, -1)]
     off = min(np.linalg.norm((circuit.exit_mm - corner)[:2]) for corner in corners)
     assert off <= 2 * edge
+
+
+@pytest.mark.parametrize("turn", [10.0, 35.0, 60.0])
+def test_proposals_at_many_depths_are_one_circuit(turn):
+    """An oblique channel through a round core with a rim: every depth proposes a cut of its own."""
+    turn = np.radians(turn)
+
+    def disc(x, y):
+        across = np.abs(x * np.cos(turn) + y * np.sin(turn))
+        scar = np.where(np.hypot(x, y) < 10.5, BORDER, 0)
+        return np.where((np.hypot(x, y) < 9) & (across > 2), CORE, scar)
+
+    problem, mesh = plate(disc, (30.0, 30.0))
+    sites = below(mesh, [2.0, 15.0, 1.0], [28.0, 15.0, 1.0], [15.0, 28.0, 1.0])
+    (circuit,) = screen_circuits(problem, mesh, sites, 90.0)
+    assert circuit.cycle_length_ms > 2 * 9 / SLOW
 
 
 def test_through_a_slow_rim_the_way_is_refracted():
@@ -262,6 +283,26 @@ def test_screening_and_induction_agree(eight):
     (screened,) = screen_circuits(scar_problem, mesh, [site], period)
     assert screened.refractory_ms == 130.0
     assert induced.cycle_length == pytest.approx(screened.cycle_length_ms, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("channels", "expected"), [([], 0), ([(0.22, 0.55)], 0), ([(0.22, 0.95), (0.38, 0.95)], 2)]
+)
+def test_in_a_heart_each_channel_from_end_to_end_has_a_circuit(channels, expected):
+    """A round core with its rim, without a channel, with one that ends within it, and with two."""
+    mesh = add_coordinates(mesh_of_heart(demo_heart()))
+    paths = [Channel(path=[(0.05, rt), (to, rt)], width=6.0) for rt, to in channels]
+    plan = ScarPlan([Area(at=(0.55, 0.3), radius=24.0, rim=3.0)], channels=paths)
+    problem, mesh = with_tissues(mesh, paint_scar(mesh, plan).astype(np.int32))
+    sites = aha_sites(mesh, problem, furthest=30.0)[::3]
+    found = screen_circuits(problem, mesh, sites, 150.0)
+    assert len(found) == expected
+    for circuit in found:
+        assert 40.0 / SLOW < circuit.cycle_length_ms < 450.0
+        assert 6.0 * 6.0 < circuit.isthmus_area_mm2 < 6.0 * 12.0  # width x wall
+        # out at one end of the core and in at the other
+        assert np.linalg.norm(circuit.exit_mm - circuit.entrance_mm) > 30.0
 
 
 def test_the_exit_is_where_the_first_wave_came_first(eight):

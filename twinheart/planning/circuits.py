@@ -196,8 +196,9 @@ def _different(loops: list[tuple[_Cut, _Way]]) -> list[tuple[_Cut, _Way]]:
     kept: dict[frozenset[int], tuple[_Cut, _Way]] = {}
     for k in sorted(range(len(loops)), key=lambda k: loops[k][1].time):
         cut, way = loops[k]
-        sides = (other.side[way.nodes] for other, _ in loops)
-        through = {j for j, side in enumerate(sides) if (side[:-1] * side[1:] < 0).any()} | {k}
+        closed = np.append(way.nodes, way.nodes[0])  # crosses its own cut, and others close by
+        sides = (other.side[closed] for other, _ in loops)
+        through = {j for j, side in enumerate(sides) if (side[:-1] * side[1:] < 0).any()}
         known, shortest = kept.get(frozenset(through), (cut, way))
         narrow = min(known, cut, key=lambda c: c.section.area)
         both = np.union1d(known.isthmus, cut.isthmus)
