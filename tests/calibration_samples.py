@@ -1,4 +1,7 @@
-"""A small heart and objectives on it that tests of calibrations share; each is built once."""
+"""A small heart and objectives on it that tests of calibrations share; each is built once.
+
+In float64: tests that use them use `x64_module`, whichever comes first.
+"""
 
 import functools
 from collections.abc import Sequence

@@ -33,9 +33,11 @@ from twinheart.errors import InputError
 
 T = np.arange(-100.0, 300.0)
 
+pytestmark = pytest.mark.usefixtures("x64_module")
+
 
 @pytest.fixture(scope="module")
-def objective():
+def objective(x64_module):
     return small_objective()
 
 

@@ -256,7 +256,7 @@ def run_cases(
 
     Parameters
     ----------
-    test : Test
+    test : Trial
         What is tested.
     cases : int
         How many synthetic patients.
