@@ -9,6 +9,7 @@ arXiv:1804.06788). The posterior is a mixture of widened Gaussians around the di
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -310,8 +311,17 @@ _OF_WORKER: dict[str, Any] = {}
 
 
 def _prepare(test: Trial) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _OF_WORKER["objective"] = sbc_objective(edge=test.edge, sites=test.sites)
     _OF_WORKER["seed"] = test.seed
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers: they would go on through their queue."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _one(case: int, sampled: bool) -> dict[str, Any]:
