@@ -2,7 +2,6 @@
 
 import difflib
 import reprlib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -12,10 +11,8 @@ from pydantic_core import ErrorDetails
 
 from twinheart.cell.registry import is_model_file
 from twinheart.cli.calibration_section import CalibrationSection
-from twinheart.cli.section import PurkinjeSection, ScarSection, Section, key
+from twinheart.cli.section import PurkinjeSection, ScarSection, Section, key, read_toml
 from twinheart.errors import InputError
-
-MAX_BYTES = 1_000_000  # a case file is a page of text; anything larger is not one
 
 
 class HeartSection(Section):
@@ -318,7 +315,7 @@ def read_case(path: str | Path, overrides: Mapping[str, Any] | None = None) -> C
     100.0
     """
     path = Path(path)
-    table = _load_toml(path)
+    table = read_toml(path, "the case file", "a case file")
     folder = path.resolve().parent
     for dotted in PATHS:
         section, name = dotted.split(".")
@@ -383,20 +380,6 @@ def check_case(
         return Case.model_validate(table)
     except ValidationError as error:
         raise InputError(f"{name}: {_explain(error)}") from None
-
-
-def _load_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the case file: {error.strerror}.") from None
-    if len(text) > MAX_BYTES:
-        raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not a case file.")
-    try:
-        return tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}.") from None
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:

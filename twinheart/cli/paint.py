@@ -1,13 +1,12 @@
 """`twinheart scar paint`: the file that says what to paint, checked key by key."""
 
 import difflib
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from twinheart.cli.section import Section, key
+from twinheart.cli.section import Section, key, read_toml
 from twinheart.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from twinheart.mesh import TetMesh
     from twinheart.planning.painting import ScarPlan
 
-MAX_BYTES = 1_000_000
 MAX_ENTRIES = 100
 
 EXAMPLE = """\
@@ -117,7 +115,7 @@ def read_spec(path: Path) -> "ScarPlan":
     from twinheart.planning.painting import ScarPlan
 
     try:
-        spec = PaintSpec.model_validate(_load(path))
+        spec = PaintSpec.model_validate(read_toml(path, "what to paint", "a list of what to paint"))
     except ValidationError as error:
         raise InputError(f"{path}: {_explain(error)}.") from None
     if not (spec.core or spec.border):
@@ -163,20 +161,6 @@ def paint(mesh: "TetMesh", path: Path) -> Painted:
         )
     facts = {"n_channels": len(plan.channels), "mean_edge_mm": edge}
     return Painted(paint_scar(mesh, plan), facts, notes)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read what to paint: {error.strerror}.") from None
-    if len(text) > MAX_BYTES:
-        raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not a list of what to paint.")
-    try:
-        return tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}.") from None
 
 
 def _area(path: Path, name: str, entry: AreaSection):
