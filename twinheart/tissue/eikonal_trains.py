@@ -249,6 +249,30 @@ def _pulses(problem: Eikonal, pulses: list[Sites], slow) -> tuple[np.ndarray, np
     return node[order], time[order]
 
 
+def table_of_nodes(problem: Eikonal) -> Int[np.ndarray, "node"]:
+    """Place in `tags` of every node's region: that of most elements around it.
+
+    Parameters
+    ----------
+    problem : Eikonal
+        With a region tag in every row of its velocities; the nodes of a tree have the first.
+
+    Returns
+    -------
+    (node,) int array
+        Zero where nothing conducts.
+    """
+    kind = 0 if len(problem.elements.tets) else 1
+    cells, row = problem.elements.cells, np.asarray(problem.rows[kind])
+    shares = [
+        np.bincount(cells[row == k].ravel(), minlength=problem.n_nodes)
+        for k in range(len(problem.tags))
+    ]
+    of = np.argmax(shares, axis=0)
+    of[problem.n_mesh :] = 0
+    return of
+
+
 def _tables(problem: Eikonal, tables) -> tuple[np.ndarray, np.ndarray]:
     """Tables padded to one length, and the one of every node."""
     of = np.zeros(problem.n_nodes, dtype=np.int64)
@@ -261,14 +285,7 @@ def _tables(problem: Eikonal, tables) -> tuple[np.ndarray, np.ndarray]:
                 f"{sorted(tables)}: add one for each region tag that conducts."
             )
         chosen = [tables[tag] for tag in problem.tags]
-        kind = 0 if len(problem.elements.tets) else 1
-        cells, row = problem.elements.cells, np.asarray(problem.rows[kind])
-        shares = [
-            np.bincount(cells[row == k].ravel(), minlength=problem.n_nodes)
-            for k in range(len(problem.tags))
-        ]
-        of = np.argmax(shares, axis=0)
-        of[problem.n_mesh :] = 0
+        of = table_of_nodes(problem)
     length = max(len(t.di) for t in chosen)
     rows = [
         np.pad(np.stack([t.di, t.speed, t.apd], axis=1), ((0, length - len(t.di)), (0, 0)), "edge")

@@ -12,6 +12,7 @@ each mm of its spacing: on a coarse mesh the border zone gets that velocity, and
 """
 
 import warnings
+from collections.abc import Callable
 
 import equinox as eqx
 import numpy as np
@@ -63,6 +64,7 @@ def scarred(
     *,
     condition: str = "border-zone",
     across: float = 0.1,
+    speed: Callable[[AbstractCellModel, AbstractCellModel], float] | None = None,
 ) -> tuple[Heart, dict[int, AbstractCellModel], dict[int, Conduction]]:
     """Heart, cells and conduction in which border zone and core are regions of their own.
 
@@ -76,6 +78,10 @@ def scarred(
         Disease of the border zone's cells; ``"none"`` for none.
     across : float
         Factor on the conductivities across the fibres in the border zone.
+    speed : callable, optional
+        Velocity of remodelled cells as a share of that of the healthy ones, from both; then no
+        velocity is raised to what the mesh carries, as an eikonal equation needs it. By default it
+        is measured on cables.
 
     Returns
     -------
@@ -128,7 +134,7 @@ def scarred(
             key = (id(own_cell), id(tissue))
             if key not in remodelled:
                 changed = _remodelled(own_cell, condition)
-                slower = _slower(heart, own_cell, changed, tissue, across)
+                slower = _slower(heart, own_cell, changed, tissue, across, speed)
                 remodelled[key] = changed, slower
             own_cell, tissue = remodelled[key]  # the core's at its edge, where they still fire
         if tag // SCAR_TAG == CORE:
@@ -158,14 +164,21 @@ def _slower(
     changed: AbstractCellModel,
     tissue: Conduction,
     across: float,
+    speed: Callable[[AbstractCellModel, AbstractCellModel], float] | None,
 ) -> Conduction:
     """Conduction of the border zone, from that of the healthy tissue around."""
     if isinstance(tissue, NonConducting):
         return tissue
     if isinstance(tissue, Conductivities):
         return _scaled_across(tissue, across)
-    ratio = continuum_velocity(changed, 1.0) / continuum_velocity(cell, 1.0)
+    if speed is None:
+        ratio = continuum_velocity(changed, 1.0) / continuum_velocity(cell, 1.0)
+    else:
+        ratio = speed(cell, changed)
     wanted = ratio * np.asarray(tissue.cv) * np.sqrt([1.0, across, across])
+    physical = _scaled_across(tissue.physical, across)
+    if speed is not None:
+        return Velocities(*wanted.tolist(), physical=physical)
     slowest = _SLOWEST * lattice_spacing(heart.mesh)
     reached = np.maximum(wanted, np.minimum(slowest, np.asarray(tissue.cv)))
     if (reached > wanted).any():
@@ -176,7 +189,7 @@ def _slower(
             SlowestWaveWarning,
             stacklevel=3,
         )
-    return Velocities(*reached.tolist(), physical=_scaled_across(tissue.physical, across))
+    return Velocities(*reached.tolist(), physical=physical)
 
 
 def _scaled_across(tissue: Conductivities, across: float) -> Conductivities:
