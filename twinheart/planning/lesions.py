@@ -132,7 +132,7 @@ def ablate_tissue(mesh: TetMesh, lesions: Sequence[Lesion]) -> Ablation:
     >>> round(burnt.volume_ml, 2), burnt.transmurality.tolist()  # pi 3^2 4 mm3
     (0.11, [1.0])
     """
-    wall = _Wall(mesh)
+    wall = Wall(mesh)
     number = np.zeros(mesh.n_tets, dtype=np.int32)
     sizes, shares = [], []
     for k, lesion in enumerate(lesions, start=1):
@@ -209,8 +209,14 @@ def ablated(
     )
 
 
-class _Wall:
-    """A heart, its surface, and where its tetrahedra are."""
+class Wall:
+    """A heart, its surface, and where its tetrahedra are: made once for many lesions.
+
+    Parameters
+    ----------
+    mesh : TetMesh
+        The heart [mm].
+    """
 
     def __init__(self, mesh: TetMesh):
         self.mesh = mesh
@@ -224,7 +230,25 @@ class _Wall:
         self.surface = KDTree(self.corners.mean(axis=1))
 
     def burnt(self, lesion: Lesion, name: str) -> tuple[Bool[np.ndarray, "tet"], float]:
-        """Burnt tetrahedra, and the share of the wall where least is burnt."""
+        """Find what a lesion burns.
+
+        Parameters
+        ----------
+        lesion : Lesion
+            The lesion.
+        name : str
+            What it is called where it cannot be placed.
+
+        Returns
+        -------
+        (tet,) bool array, float
+            Burnt tetrahedra, and the share of the wall where least is burnt (NaN for a ball).
+
+        Raises
+        ------
+        InputError
+            As `ablate_tissue`.
+        """
         places = _along(lesion.points, min(self.edge, lesion.radius) / 2)
         inside = np.zeros(self.mesh.n_tets, dtype=bool)
         share = np.nan
