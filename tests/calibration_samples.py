@@ -40,6 +40,7 @@ LABELS = MappingProxyType(
     {
         "cv_scale": (RV_TAG,),
         "gain.lead": LEADS,
+        "apd.channel": ("tau_close",),
         **{f"electrode.{axis}": ("LL", "V2") for axis in "xyz"},
         **{name: ("1", "2", "3") for name in ("cv_field", "apd.field")},
     }
@@ -48,7 +49,7 @@ LABELS = MappingProxyType(
 VELOCITIES = ("cv_l", "cv_t", "cv_n", "cv_endo", "cv_field")
 SITES = ("site.ab", "site.rt", "site.onset", "lv_delay", "offset")
 BODY = ("electrode.x", "electrode.y", "electrode.z", "pose.shift", "pose.turn", "gain", "gain.lead")
-APD = ("apd", "apd.ab", "apd.tm", "apd.ap", "apd.rvlv", "apd.field")
+APD = ("apd", "apd.ab", "apd.tm", "apd.ap", "apd.rvlv", "apd.field", "apd.channel")
 ALL = (*VELOCITIES, *SITES, *BODY, *APD)
 FEW = ("cv_l", "cv_t", "site.onset", "offset", "gain")
 QRS, BEAT = (-20.0, 180.0), (-20.0, 440.0)  # ms

@@ -3,7 +3,6 @@
 from twinheart.calibration.build import (
     StartSite,
     build_model,
-    field_places,
     prepared_heart,
     start_sites,
 )
@@ -33,6 +32,7 @@ from twinheart.calibration.posterior import (
 )
 from twinheart.calibration.priors import LogNormal, Normal, Uniform
 from twinheart.calibration.search import annealed_fit, search
+from twinheart.calibration.smooth_field import field_places
 from twinheart.calibration.translation import Translation, translate
 from twinheart.calibration.twin_file import StoredTwin, load_twin, write_twin
 

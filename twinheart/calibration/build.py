@@ -22,10 +22,11 @@ from twinheart.calibration.model import (
     Conduction,
     Excitation,
     Model,
-    Repolarisation,
 )
 from twinheart.calibration.observation import Observation
 from twinheart.calibration.parameters import Parameters
+from twinheart.calibration.repolarisation import build_repolarisation
+from twinheart.calibration.smooth_field import field_basis
 from twinheart.ecg import Electrodes, lead_shares
 from twinheart.ecg.leads import lead_weights
 from twinheart.ecg.movable_field import movable_field
@@ -42,7 +43,6 @@ from twinheart.twin import Twin, intracellular_tensor
 
 _LV, _RV = SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM
 _RADIUS = 2.0  # mm: at least, of the ball around a site in which arrival is exact
-_SPREAD = 0.7  # of the distance between the places of a smooth field: width of each
 # Order in which the ten sites of a normal beat are taken where fewer are wanted: both ventricles.
 _IMPORTANCE = (0, 1, 7, 2, 6, 3, 9, 5, 8, 4)
 
@@ -160,37 +160,6 @@ def start_sites(heart: Heart, count: int = len(DURRER)) -> tuple[StartSite, ...]
     return tuple(sites)
 
 
-def field_places(heart: Heart, count: int) -> Float[np.ndarray, "place 3"]:
-    """Places of a smooth field: each as far as possible from all before.
-
-    Parameters
-    ----------
-    heart : Heart
-        Where they lie.
-    count : int
-        How many.
-
-    Returns
-    -------
-    (place, 3) array
-        Nodes of the heart's mesh [mm]; all of them if it has fewer than `count`.
-
-    Examples
-    --------
-    >>> from twinheart.anatomy import demo_heart
-    >>> from twinheart.calibration.build import field_places
-    >>> field_places(demo_heart(), 12).shape
-    (12, 3)
-    """
-    points = heart.mesh.points
-    chosen = [int(np.linalg.norm(points - points.mean(axis=0), axis=1).argmax())]
-    gap = np.full(len(points), np.inf)
-    while len(chosen) < min(count, len(points)):
-        gap = np.minimum(gap, np.linalg.norm(points - points[chosen[-1]], axis=1))
-        chosen.append(int(gap.argmax()))
-    return points[chosen]
-
-
 def build_model(
     twin: Twin,
     data: Observation,
@@ -273,14 +242,16 @@ def build_model(
         problem=problem,
         conduction=conduction,
         excitation=_excitation(twin, sites),
-        repolarisation=_repolarisation(twin.heart, np.asarray(templates.apd90), free, places),
+        repolarisation=build_repolarisation(
+            twin.heart, twin.cell, np.asarray(templates.apd90), free, places
+        ),
         body=body,
         wave=wave,
     )
 
 
 def with_repolarisation(
-    model: Model, heart: Heart, free: Parameters, places: Float[np.ndarray, "place 3"] | None = None
+    model: Model, twin: Twin, free: Parameters, places: Float[np.ndarray, "place 3"] | None = None
 ) -> Model:
     """The same model, prepared for free parameters of repolarisation.
 
@@ -288,25 +259,24 @@ def with_repolarisation(
     ----------
     model : Model
         From `build_model`.
-    heart : Heart
-        Of the same twin.
+    twin : Twin
+        The same twin.
     free, places
         As of `build_model`.
 
     Returns
     -------
     Model
-        Its gradients and field of the APD are those that `free` needs.
+        Its gradients, channels and field of the APD are those that `free` needs.
 
     Raises
     ------
     InputError
-        If a field has not as many places as numbers.
+        If a field has not as many places as numbers, or no cell has a channel.
     """
     usual = np.asarray(model.repolarisation.usual)
-    return eqx.tree_at(
-        lambda m: m.repolarisation, model, _repolarisation(heart, usual, free, places)
-    )
+    made = build_repolarisation(twin.heart, twin.cell, usual, free, places)
+    return eqx.tree_at(lambda m: m.repolarisation, model, made)
 
 
 def by_element(problem: Eikonal) -> Eikonal:
@@ -343,10 +313,6 @@ def _names(free: Parameters) -> list[str]:
     return [entry.name for entry in free.entries]
 
 
-def _labels(free: Parameters, name: str) -> tuple[str, ...]:
-    return next((entry.labels for entry in free.entries if entry.name == name), ())
-
-
 def _weights(electrodes: Electrodes, leads: Sequence[str]):
     formed, weights = lead_weights(electrodes.names)
     missing = [name for name in leads if name not in formed]
@@ -376,9 +342,9 @@ def _conduction(twin: Twin, free: Parameters, places):
         row = np.asarray(problem.rows[0])
         centroids = heart.mesh.points[np.asarray(problem.cells[0])].mean(axis=1)
         problem = by_element(problem)
-        basis = _basis(centroids, places, len(_labels(free, "cv_field")))
+        basis = field_basis(centroids, places, len(free.labels("cv_field")))
         basis = jnp.where(jnp.asarray(fast[row])[:, None], 0.0, basis)
-    scaled = [_tag_row(label, tags) for label in _labels(free, "cv_scale")]
+    scaled = [_tag_row(label, tags) for label in free.labels("cv_scale")]
     conduction = Conduction(
         base=jnp.asarray(base),
         usual=jnp.asarray(usual),
@@ -397,19 +363,6 @@ def _tag_row(label: str, tags: np.ndarray) -> int:
             f"cv_scale[{label}]: no region that conducts has this tag; there are {tags.tolist()}."
         )
     return int(np.flatnonzero(tags == int(label))[0])
-
-
-def _basis(points, places, count: int):
-    """Bell curves around places, scaled so that a field of ones is about one everywhere."""
-    if places is None or len(places) != count:
-        raise InputError(
-            f"a smooth field of {count} numbers needs as many places, got "
-            f"{0 if places is None else len(places)}: take them from field_places."
-        )
-    between = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(count)
-    width = _SPREAD * between.min(axis=1).mean()
-    bells = np.exp(-0.5 * (np.linalg.norm(points[:, None] - places, axis=2) / width) ** 2)
-    return jnp.asarray(bells / np.maximum(bells.sum(axis=1, keepdims=True), 1e-12))
 
 
 def _excitation(twin: Twin, sites: Sequence[StartSite]):
@@ -449,29 +402,8 @@ def _is_left(mesh: TetMesh, place) -> bool:
     return bool(gap[0] <= gap[1])
 
 
-def _repolarisation(heart: Heart, usual, free: Parameters, places) -> Repolarisation:
-    """Directions of APD gradients, each from -1/2 to 1/2 and of mean 0."""
-    at = coordinates_of(heart.mesh)
-    if at is None:
-        raise ModelError("the heart has no coordinates: see prepared_heart.")
-    frame = heart_frame(heart.mesh)
-    along = {
-        "apd.ab": at.ab,
-        "apd.tm": at.tm,
-        "apd.ap": heart.mesh.points @ frame.anterior,
-        "apd.rvlv": heart.mesh.points @ frame.rv,
-    }
-    gradients = {}
-    for name, place in along.items():
-        scaled = place / np.ptp(place)
-        gradients[name] = jnp.asarray(scaled - scaled.mean())
-    count = len(_labels(free, "apd.field"))
-    basis = _basis(heart.mesh.points, places, count) if count else None
-    return Repolarisation(jnp.asarray(usual), gradients, basis)
-
-
 def _gained(free: Parameters, leads: Sequence[str]):
-    labels = _labels(free, "gain.lead")
+    labels = free.labels("gain.lead")
     unknown = [label for label in labels if label not in leads]
     if unknown:
         raise InputError(
@@ -482,7 +414,7 @@ def _gained(free: Parameters, leads: Sequence[str]):
 
 
 def _moved(free: Parameters, electrodes: Electrodes):
-    labels = {name: _labels(free, name) for name in ("electrode.x", "electrode.y", "electrode.z")}
+    labels = {name: free.labels(name) for name in ("electrode.x", "electrode.y", "electrode.z")}
     given = [own for own in labels.values() if own]
     if any(own != given[0] for own in given):
         raise InputError("electrode.x, .y and .z must move the same electrodes.")

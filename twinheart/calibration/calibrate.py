@@ -15,7 +15,6 @@ from twinheart.anatomy import Heart
 from twinheart.calibration.build import (
     StartSite,
     build_model,
-    field_places,
     prepared_heart,
     start_sites,
     with_repolarisation,
@@ -32,6 +31,7 @@ from twinheart.calibration.parameters import Parameters
 from twinheart.calibration.posterior import Posterior, laplace
 from twinheart.calibration.priors import Prior
 from twinheart.calibration.search import search
+from twinheart.calibration.smooth_field import field_places
 from twinheart.ecg import Electrodes, LeadField
 from twinheart.errors import InputError
 from twinheart.tissue import Velocities, fast_endocardium
@@ -461,7 +461,7 @@ def _t_stage(qrs: Stage, problem: _Problem, beat, chosen: Settings, say: Progres
     end = min(beat.t_end - beat.onset + _T_AFTER, float(beat.ecg.t[-1]) - beat.onset)
     data = _observed(beat, chosen, problem.twin.electrodes, (begin, end), _T_BANDWIDTH)
     say({"stage": "T wave"})
-    model = with_repolarisation(qrs.objective.model.at(data), heart, free, places)
+    model = with_repolarisation(qrs.objective.model.at(data), problem.twin, free, places)
     objective = Objective(model.settled(qrs.fit.values), data, free, fixed=qrs.fit.values)
     starts = _starts_of_t(free, objective, beat, chosen)
     fits = search(objective, starts, keep=2, progress=_named("T wave", say))

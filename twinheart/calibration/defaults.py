@@ -32,6 +32,7 @@ _PRIORS: dict[str, tuple[Prior, str]] = {
     "apd.ap": (Normal(0.0, 30.0), f"{_CAMPS}: up to 80 ms in all"),
     "apd.rvlv": (Normal(0.0, 30.0), f"{_CAMPS}: up to 80 ms in all"),
     "apd.field": (Normal(0.0, 15.0), _OURS),
+    "apd.channel": (LogNormal(1.0, 1.5), "spread of conductances in populations; our choice"),
     "electrode.x": (Normal(0.0, 10.0), _OURS),
     "electrode.y": (Normal(0.0, 10.0), _OURS),
     "electrode.z": (Normal(0.0, 10.0), _OURS),
@@ -44,6 +45,7 @@ _PRIORS: dict[str, tuple[Prior, str]] = {
 _AB_SD, _RT_SD, _ONSET_SD = 0.15, 0.08, 8.0
 _AB_LOW, _AB_HIGH = 0.02, 0.95
 _AXES = ("x", "y", "z")
+_SEVERAL = ("cv_scale", "cv_field", "apd.field", "apd.channel", "gain.lead")
 QRS = ("cv_l", "cv_t", "cv_endo", "site.ab", "site.rt", "site.onset", "lv_delay", "offset", "gain")
 T_WAVE = ("apd", "apd.ab", "apd.tm", "apd.ap", "apd.rvlv")
 
@@ -62,8 +64,8 @@ def parameter(
     name : str
         One of `twinheart.calibration.KNOWN`.
     labels : sequence of str
-        One for each number: region tags of ``cv_scale``, names of electrodes or leads, places of
-        fields. Not for sites.
+        One for each number: region tags of ``cv_scale``, names of channels, electrodes or leads,
+        places of fields. Not for sites.
     prior : Prior, optional
         Instead of the usual one.
     sites : sequence of StartSite
@@ -97,7 +99,7 @@ def parameter(
     usual, source = _PRIORS[name]
     if name.startswith("pose."):
         labels = _AXES
-    several = name in ("cv_scale", "cv_field", "apd.field", "gain.lead") or "electrode" in name
+    several = name in _SEVERAL or name.startswith("electrode.")
     if several and not labels:
         raise InputError(f"{name} needs labels: which of them are free.")
     if labels and not several and not name.startswith("pose."):

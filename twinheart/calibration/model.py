@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from twinheart.anatomy.chart import Chart
 from twinheart.calibration.observation import Observation
+from twinheart.calibration.repolarisation import Repolarisation
 from twinheart.ecg.movable_field import MovableField
 from twinheart.tissue import Eikonal, Sites, arrival
 from twinheart.tissue.wave_ecg import WaveEcg
@@ -44,6 +45,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "apd.ap": ("ms", "APD in front minus that behind"),
     "apd.rvlv": ("ms", "APD on the right minus that on the left"),
     "apd.field": ("ms", "what is added to the APD around places"),
+    "apd.channel": ("", "factor on an ionic channel of the cells, by its effect on their APD"),
     "electrode.x": ("mm", "shift of an electrode along x of the mesh"),
     "electrode.y": ("mm", "shift of an electrode along y"),
     "electrode.z": ("mm", "shift of an electrode along z"),
@@ -52,7 +54,6 @@ KNOWN: dict[str, tuple[str, str]] = {
     "gain": ("", "factor on all leads"),
     "gain.lead": ("", "factor on one lead"),
 }
-_LEAST_APD_FACTOR, _MOST_APD_FACTOR = 0.52, 1.95
 _SOFT = 3.0  # ms, over which the delay goes over from one ventricle to the other
 
 
@@ -183,36 +184,6 @@ class Excitation(eqx.Module):
 def _late(delay: Array) -> Array:
     """The delay where it is positive, smoothly; of both signs, the difference is the delay."""
     return _SOFT * (jax.nn.softplus(delay / _SOFT) - np.log(2.0))
-
-
-class Repolarisation(eqx.Module):
-    """APD of every node as a function of named values.
-
-    Attributes
-    ----------
-    usual : (node,) array
-        APD90 of the cells [ms].
-    gradients : dict of str to (node,) array
-        Places between -1/2 and 1/2 along the directions of the gradients, of mean 0.
-    basis : (node, place) array or None
-        Of the smooth field.
-    """
-
-    usual: Float[Array, "node"]
-    gradients: dict[str, Float[Array, "node"]]
-    basis: Float[Array, "node place"] | None
-
-    def apd(self, values: Mapping[str, Array]) -> Float[Array, "node"]:
-        """APD90 of every node [ms]."""
-        apd = self.usual
-        if "apd" in values:
-            apd = apd + (values["apd"][0] - self.usual.mean())
-        for name, place in self.gradients.items():
-            if name in values:
-                apd = apd + values[name][0] * place
-        if self.basis is not None:
-            apd = apd + self.basis @ values["apd.field"].astype(self.basis.dtype)
-        return jnp.clip(apd, _LEAST_APD_FACTOR * self.usual, _MOST_APD_FACTOR * self.usual)
 
 
 class Body(eqx.Module):

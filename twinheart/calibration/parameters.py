@@ -108,6 +108,10 @@ class Parameters(eqx.Module):
         """Unit of every number."""
         return tuple(entry.unit for entry in self.entries for _ in entry.priors)
 
+    def labels(self, name: str) -> tuple[str, ...]:
+        """What the numbers of a parameter belong to; empty where it is one number, or not here."""
+        return next((entry.labels for entry in self.entries if entry.name == name), ())
+
     def physical(self, u: Float[Array, "parameter"]) -> dict[str, Array]:
         """Physical values from standard numbers: (count,) arrays by name; differentiable."""
         values, first = {}, 0

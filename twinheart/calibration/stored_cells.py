@@ -10,18 +10,17 @@ from jaxtyping import Float, Int
 from scipy.interpolate import PchipInterpolator
 
 from twinheart.anatomy import Heart
+from twinheart.calibration.repolarisation import CHANNEL_FACTORS, apd_table
 from twinheart.cell import AbstractCellModel, get_model, scale_channels
 from twinheart.cell.modify import core, parameter_of
 from twinheart.cell.registry import model_names, parameter_names
 from twinheart.errors import InputError, ModelError
-from twinheart.mesh.generate import slab
 from twinheart.tissue.build import fullest_region
 from twinheart.tissue.conductivity import by_region
 from twinheart.tissue.template import templates_of
 
-# What sets the APD without touching the upstroke, the first that a model has; and its factors.
+# What sets the APD without touching the upstroke, the first that a model has;
 _OF_APD = ("i_ks", "i_k", "tau_close", "i_kr")
-_FACTORS = np.linspace(0.1, 4.0, 9)
 _CLOSE = 5.0  # ms: cells that miss the fitted APD by more are told of
 
 
@@ -161,27 +160,10 @@ def _scaled(model: AbstractCellModel, apd90: np.ndarray):
         table, place = np.unique(apd_table(model, name), return_index=True)
         within = np.clip(apd90, table[0], table[-1])
         missed = np.abs(within - apd90)
-        factor = np.exp(PchipInterpolator(table, np.log(_FACTORS)[place])(within))
+        factor = np.exp(PchipInterpolator(table, np.log(CHANNEL_FACTORS)[place])(within))
         if missed.max() < least:
             best = scale_channels(model, {name: jnp.asarray(factor)}), missed
             least = missed.max()
         if least <= _CLOSE:
             break
     return best
-
-
-def apd_table(model: AbstractCellModel, name: str) -> Float[np.ndarray, "factor"]:
-    """APD90 of a travelling wave for factors from 0.1 to 4 on a channel or parameter [ms].
-
-    Parameters
-    ----------
-    model : AbstractCellModel
-        Cell.
-    name : str
-        Channel or parameter.
-    """
-    strip = Heart(slab((2.0, 1.0, 1.0), 1.0))
-    factors = np.full(strip.mesh.n_nodes, _FACTORS[-1])
-    factors[: len(_FACTORS)] = _FACTORS
-    found = templates_of(strip, scale_channels(model, {name: jnp.asarray(factors)}))
-    return np.asarray(found.apd90, float)[: len(_FACTORS)]

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 USUAL = "usual"  # in a list of free parameters: those that are free by default
 # Parameters of which there are several, none of them by default; an example of their labels.
-_LABELLED = {"cv_scale": "[1]"} | {f"electrode.{axis}": '["V1"]' for axis in "xyz"}
+_LABELLED = {"cv_scale": "[1]", "apd.channel": '["i_kr"]'} | {
+    f"electrode.{axis}": '["V1"]' for axis in "xyz"
+}
 _MOST_PLACES = 200  # of a smooth field: what an ECG tells of is far less
 
 
@@ -53,8 +55,8 @@ class CalibrationSection(Section):
         {},
         text="Priors and labels of parameters by name, such as [calibration.parameters.cv_l]: "
         "prior = 'normal' with mean and sd, 'lognormal' with median and factor, or 'uniform' with "
-        "low and high; labels: regions of cv_scale, electrodes or leads that are free, or one "
-        "number of places of a field.",
+        "low and high; labels: regions of cv_scale, channels of apd.channel such as 'i_kr', "
+        "electrodes or leads that are free, or one number of places of a field.",
     )
 
 
