@@ -23,6 +23,7 @@ from twinheart.cli.mesh import mesh
 from twinheart.cli.risk import risk
 from twinheart.cli.sbc import sbc
 from twinheart.cli.scar import scar
+from twinheart.cli.screen import screen
 from twinheart.cli.simulate import simulate
 from twinheart.cli.terminal import drop_stdout, say
 from twinheart.cli.torso import torso
@@ -43,6 +44,7 @@ app.command()(info)
 app.command()(convert)
 app.command()(simulate)
 app.command()(scar)
+app.command()(screen)
 app.command()(risk)
 app.command()(torso)
 app.command()(leadfield)

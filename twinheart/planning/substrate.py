@@ -90,6 +90,10 @@ class Substrate(eqx.Module):
         """Duration of every node at the cycle length of the regular beats [ms]."""
         return _of_nodes(self.problem, self.tables, self.heart, lambda table: table.apd[-1])
 
+    def intervals(self) -> Float[np.ndarray, "node"]:
+        """Shortest diastolic interval after which every node conducts [ms]."""
+        return _of_nodes(self.problem, self.tables, self.heart, lambda table: table.di[0])
+
 
 def build_substrate(
     heart: Heart,
