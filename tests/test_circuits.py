@@ -23,6 +23,7 @@ from twinheart.planning import (
     place_sites,
     screen_circuits,
 )
+from twinheart.planning.circuits import possible_circuits
 from twinheart.planning.sections import least_section, section
 from twinheart.tissue import NonConducting, Velocities, WaveTable, build_eikonal
 
@@ -176,6 +177,10 @@ def test_a_circuit_is_sustained_exactly_if_it_takes_longer_than_refractoriness(e
     assert circuit.refractory_ms == 100.0
     period[np.abs(mesh.points[:, 1] - 14) < 4] = refractory
     assert len(screen_circuits(problem, mesh, below(mesh), period)) == (refractory < 144.0)
+    (possible,) = possible_circuits(problem, mesh, below(mesh), period)  # told of either way
+    assert possible.sustained == (refractory < 144.0)
+    assert possible.cycle_length_ms == pytest.approx(144.0, rel=1e-4)
+    assert possible.refractory_ms == refractory
 
 
 @pytest.mark.parametrize(

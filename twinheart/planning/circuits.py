@@ -49,7 +49,7 @@ _NEVER = 1e5  # ms: so late only through the cut
 
 
 class Circuit(NamedTuple):
-    """A circuit that would sustain itself.
+    """A circuit that would sustain itself, or one that would not.
 
     It can run both ways. Told is the way against a wave that met itself in the isthmus: out of the
     mouth to which this came first. The other way exit and entrance are exchanged.
@@ -73,6 +73,8 @@ class Circuit(NamedTuple):
         The way round, from one side of the cut to the other, along edges [mm].
     sites : tuple of int
         Sites whose waves met in the isthmus.
+    sustained : bool
+        Whether it takes longer than refractoriness, both ways.
     """
 
     exit_mm: Float[np.ndarray, "3"]
@@ -84,6 +86,7 @@ class Circuit(NamedTuple):
     isthmus_tets: Int[np.ndarray, "own_tet"]
     path: Float[np.ndarray, "step 3"]
     sites: tuple[int, ...]
+    sustained: bool = True
 
 
 def screen_circuits(
@@ -142,6 +145,40 @@ def screen_circuits(
     >>> round(circuit.cycle_length_ms, 1)  # 16 mm / 0.2 m/s + (8 + 16 + 8) mm / 0.5 m/s
     144.0
     """
+    found = possible_circuits(problem, mesh, sites, refractory, radius=radius)
+    return [circuit for circuit in found if circuit.sustained]
+
+
+def possible_circuits(
+    problem: Eikonal,
+    mesh: TetMesh,
+    sites: Sequence[PacingSite],
+    refractory: float | Float[np.ndarray, "node"],
+    *,
+    radius: float = 2.0,
+) -> list[Circuit]:
+    """Find the circuits that scar has, also those that refractoriness does not let last.
+
+    Parameters
+    ----------
+    problem, mesh, sites, refractory, radius
+        See `screen_circuits`.
+
+    Returns
+    -------
+    list of Circuit
+        Sustained ones first, the shortest cycle first, then the others.
+
+    Raises
+    ------
+    InputError
+        See `screen_circuits`.
+
+    Examples
+    --------
+    See `screen_circuits`; with a refractory period of 150 ms this tells of the same circuit that
+    it is not sustained.
+    """
     tissue = _Tissue(problem, mesh, refractory)
     if not sites:
         raise InputError("no site to pace: give at least one.")
@@ -158,7 +195,11 @@ def screen_circuits(
         if not again:
             tried.append((cut, tissue.way_round(cut)))
     loops = [(cut, way) for cut, way in tried if way is not None]
-    return [tissue.circuit(cut, way) for cut, way in _different(loops)]
+    return [
+        tissue.circuit(cut, way)
+        for sustained in (True, False)
+        for cut, way in _different([loop for loop in loops if loop[1].sustained is sustained])
+    ]
 
 
 class _Cut(NamedTuple):
@@ -189,6 +230,7 @@ class _Way(NamedTuple):
     time: float
     refractory: float
     outside: np.ndarray  # steps that lie on or in tissue that is no scar
+    sustained: bool
 
 
 def _different(loops: list[tuple[_Cut, _Way]]) -> list[tuple[_Cut, _Way]]:
@@ -273,11 +315,11 @@ class _Tissue:
         return _Cut(isthmus.tets, section, side, tets, corners, away, isthmus.sites)
 
     def way_round(self, cut: _Cut) -> _Way | None:
-        """The way from the early mouth to the late one, None unless it is sustained both ways."""
-        ways = [self._way(cut, cut.side * sign) for sign in (1, -1)]
-        if all(way is not None and way.time > way.refractory for way in ways):
-            return ways[0]
-        return None
+        """The way from the early mouth to the late one, None unless there is one both ways."""
+        one, other = (self._way(cut, cut.side * sign) for sign in (1, -1))
+        if one is None or other is None:
+            return None
+        return one._replace(sustained=one.sustained and other.sustained)
 
     def _way(self, cut: _Cut, side) -> _Way | None:
         """The quickest way from the positive side of a cut to the negative one."""
@@ -301,7 +343,8 @@ class _Tissue:
             outside = np.flatnonzero(side[nodes] == 0)
         if not outside.size:
             return None
-        return _Way(nodes, float(total.min()), float(self.refractory[nodes].max()), outside)
+        time, refractory = float(total.min()), float(self.refractory[nodes].max())
+        return _Way(nodes, time, refractory, outside, time > refractory)
 
     def _back(self, times, side, node: int) -> np.ndarray:
         """Nodes from one back to the source, down the steepest edges, never across the cut."""
@@ -329,6 +372,7 @@ class _Tissue:
             isthmus_tets=self.number[cut.isthmus],
             path=path,
             sites=cut.sites,
+            sustained=way.sustained,
         )
 
 
