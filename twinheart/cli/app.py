@@ -17,6 +17,7 @@ from twinheart.cli.cell import cell
 from twinheart.cli.convert import convert
 from twinheart.cli.demo import demo
 from twinheart.cli.ecg import ecg
+from twinheart.cli.export import export
 from twinheart.cli.info import info
 from twinheart.cli.leadfield import leadfield
 from twinheart.cli.mesh import mesh
@@ -45,6 +46,7 @@ app.command()(convert)
 app.command()(simulate)
 app.command()(scar)
 app.command()(screen)
+app.command()(export)
 app.command()(risk)
 app.command()(torso)
 app.command()(leadfield)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from twinheart.anatomy import Heart
 from twinheart.anatomy.frame import heart_frame
@@ -47,6 +47,21 @@ _SECTIONS = {
     0b0101: (0, 2, 5, 3),
     0b1001: (0, 1, 5, 4),
 }
+
+
+class View(NamedTuple):
+    """A direction of looking, in the coordinates of the mesh.
+
+    Attributes
+    ----------
+    towards : (x, y, z)
+        From the heart to the eye.
+    up : (x, y, z)
+        What is up in the picture; only its part across `towards` counts.
+    """
+
+    towards: tuple[float, float, float]
+    up: tuple[float, float, float]
 
 
 class Surface(NamedTuple):
@@ -109,12 +124,12 @@ class Scene:
         height = (points - self.frame.centre) @ self.frame.anterior
         self._whole = _outside(points, tets)
         self._half = _cut(self._whole, points, tets, height, self.frame.anterior)
-        self._views: dict[tuple[str, int], _View] = {}
+        self._views: dict[tuple[str | View, int], _Shown] = {}
 
     def draw(
         self,
         values: Float[np.ndarray, "node"],
-        view: str,
+        view: str | View,
         *,
         colours: "Colormap",
         limits: Float[np.ndarray, "limit"],
@@ -126,8 +141,8 @@ class Scene:
         ----------
         values : (node,) array
             What is shown; NaN is drawn grey.
-        view : str
-            A key of `VIEWS`.
+        view : str or View
+            A key of `VIEWS`, or any other.
         colours : Colormap
             Of matplotlib.
         limits : (limit,) array
@@ -164,13 +179,12 @@ class Scene:
         shown = [self._view(view, size) for view in views]
         for values in frames:
             parts = [
-                view.picture(view.surface.at(values), colours, smooth, lines=False)
-                for view in shown
+                one.picture(one.surface.at(values), colours, smooth, lines=False) for one in shown
             ]
             yield np.concatenate(parts, axis=1)
 
     def seen_from(
-        self, points: Float[np.ndarray, "point 3"], view: str
+        self, points: Float[np.ndarray, "point 3"], view: str | View
     ) -> tuple[Float[np.ndarray, "point 3"], Float[np.ndarray, "3 3"]]:
         """Where points are in a picture of one view, to draw upon it.
 
@@ -178,8 +192,8 @@ class Scene:
         ----------
         points : (point, 3) array
             Positions [mm].
-        view : str
-            A key of `VIEWS`.
+        view : str or View
+            A key of `VIEWS`, or any other.
 
         Returns
         -------
@@ -187,27 +201,54 @@ class Scene:
             To the right, upwards and towards the eye from the middle of the picture [mm]; these
             three directions as rows.
         """
-        eye = VIEWS[view]
-        towards = np.array(eye) @ self._axes
-        towards /= np.linalg.norm(towards)
-        # base up; looking at the base itself, the front of the heart is down, as if it lay
-        # before the viewer
-        up = -self.frame.anterior if eye[0] > 0.9 else self.frame.base
+        if isinstance(view, View):
+            towards, up = np.array(view.towards), np.array(view.up)
+        else:
+            eye = VIEWS[view]
+            towards = np.array(eye) @ self._axes
+            # base up; looking at the base itself, the front of the heart is down, as if it lay
+            # before the viewer
+            up = -self.frame.anterior if eye[0] > 0.9 else self.frame.base
+        towards = towards / np.linalg.norm(towards)
         up = up - towards * (up @ towards)
         up /= np.linalg.norm(up)
         axes = np.stack([np.cross(up, towards), up, towards])
         return (points - self._centre) @ axes.T, axes
 
-    def _view(self, name: str, size: int) -> "_View":
+    def hidden(
+        self, points: Float[np.ndarray, "point 3"], view: str | View, *, size: int, slack: float
+    ) -> Bool[np.ndarray, "point"]:
+        """Which points lie behind the surface that a picture of one view shows.
+
+        Parameters
+        ----------
+        points : (point, 3) array
+            Positions [mm].
+        view : str or View
+            A key of `VIEWS`, or any other.
+        size : int
+            Width and height of the picture in pixels.
+        slack : float
+            So far behind it they still count as seen [mm].
+        """
+        seen, _ = self.seen_from(points, view)
+        depth = self._view(view, size).depth
+        side = len(depth)
+        scale = side / self.height_mm
+        column = np.clip(np.floor(seen[:, 0] * scale + side / 2), 0, side - 1).astype(int)
+        row = np.clip(np.floor(side / 2 - seen[:, 1] * scale), 0, side - 1).astype(int)
+        return seen[:, 2] + slack < depth[row, column]
+
+    def _view(self, name: str | View, size: int) -> "_Shown":
         if (name, size) not in self._views:
             _, axes = self.seen_from(self._points, name)
             surface = self._half if name == CUT else self._whole
             scale = _SUPERSAMPLING * size / self.height_mm
-            self._views[name, size] = _View(surface, self._points, axes, scale, size)
+            self._views[name, size] = _Shown(surface, self._points, axes, scale, size)
         return self._views[name, size]
 
 
-class _View:
+class _Shown:
     """What every pixel of one view shows, and how brightly."""
 
     def __init__(self, surface: Surface, points, axes: np.ndarray, scale: float, size: int):
@@ -217,6 +258,10 @@ class _View:
         projected[:, :2] += side / 2
         corners = projected[surface.triangles]
         seen = rasterise(corners, side, removed=surface.removed)
+        depth = np.einsum("pk,pk->p", seen.weights, corners[seen.triangle][..., 2])
+        self.depth = np.full(side * side, -np.inf, dtype=np.float32)  # [mm]
+        self.depth[seen.pixel] = depth / scale
+        self.depth = self.depth.reshape(side, side)
         self._pixel, self._weights = seen.pixel, seen.weights.astype(np.float32)
         self._corners = surface.triangles[seen.triangle]
         normals = np.einsum("pk,pkd->pd", seen.weights, surface.normals[seen.triangle]) @ axes.T
