@@ -1,0 +1,232 @@
+"""The page of a plan: what is said first, what is counted as a plan, what is drawn."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from calibration_samples import small_heart
+from PIL import Image
+
+from twinheart.anatomy import Heart, coordinates_of
+from twinheart.anatomy.scar import with_scar
+from twinheart.planning.places import describe_places
+from twinheart.report.planning import PlanningFindings, write_planning_report
+from twinheart.report.planning_maps import LESION, PATHS, tissue_kinds, write_circuits
+from twinheart.report.planning_words import best_strategy
+from twinheart.report.scene import Scene
+from twinheart.report.style import rgb
+
+
+@pytest.fixture(scope="module")
+def heart() -> Heart:
+    """Core in the front of the left ventricle, border zone around it."""
+    plain = small_heart()
+    middle = plain.mesh.points[plain.mesh.tets].mean(axis=1)
+    away = np.linalg.norm(middle - middle[middle[:, 1].argmin()], axis=1)
+    scar = np.where(away < 18, 2, np.where(away < 30, 1, 0)).astype(np.int32)
+    return Heart(with_scar(plain.mesh, scar), plain.f0, plain.s0, plain.regions)
+
+
+@pytest.fixture(scope="module")
+def circuit(heart):
+    """A ring around the core, in the plane of the front."""
+    centre = heart.mesh.points[heart.mesh.points[:, 1].argmin()]
+    angle = np.linspace(0, 2 * np.pi, 40)
+    ring = centre + 20 * np.stack([np.cos(angle), 0 * angle, np.sin(angle)], axis=1)
+    return {
+        "circuit": 1,
+        "exit_mm": ring[0].tolist(),
+        "isthmus_mm": centre.tolist(),
+        "cycle_length_ms": 312.4,
+        "refractory_ms": 280.0,
+        "isthmus_area_mm2": 23.0,
+        "path_mm": ring.tolist(),
+    }
+
+
+def strategy(name, lesions, volume, left, **more):
+    row = {
+        "strategy": name,
+        "lesions": lesions,
+        "volume_ml": volume,
+        "vts_left": left,
+        "new_vts": 0,
+        "lost_ml": 0.1,
+        "activation_change_ms": 2.0,
+        "warning": None,
+        "notes": (),
+    }
+    return row | more  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(heart, circuit):
+    rng = np.random.default_rng(0)
+    values = rng.normal(300, 20, 20).tolist()
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
+    measure = {"measure": "shortest_cycle_ms", "label": "Shortest cycle", "unit": "ms",
+               "value": 312.4, "low": low, "median": median, "high": high, "width": high - low,
+               "known": 20, "values": values}  # fmt: skip
+    lesion = (heart.mesh.cell_fields["scar"] == 1).astype(np.int32)
+    return PlanningFindings(
+        screen={"circuits": [circuit], "circuits_sought": True},
+        ablation={
+            "n_circuits": 1,
+            "warnings": ["this plan isolates the right ventricle: no wave can reach it"],
+            "strategies": [
+                strategy("none", 0, 0.0, 1),
+                strategy("exit", 1, 0.4, 1),
+                strategy("isthmus", 2, 1.25, 0),
+                strategy("homogenisation", 9, 8.0, 0),
+                strategy("core-isolation", 20, 0.9, 0, warning="isolates the right ventricle"),
+            ],
+        },
+        risk={
+            "scar": [{"convention": "as painted", "core_g": 8.0, "border_g": 21.0, "meaning": ""}],
+            "measures": [measure],
+            "circuit_share": {"count": 18, "of": 20, "low": 0.699, "high": 0.972},
+            "ensemble": {"members": 20, "level": 0.9, "source": "population values"},
+            "ecg": {"measured": {"qrs_duration_ms": 104.0, "fragmented_qrs": True},
+                    "simulated": {"qrs_duration_ms": 98.0, "fragmented_qrs": None}},
+        },
+        rvi=np.linspace(-20.0, 120.0, heart.mesh.n_nodes),
+        lesion=lesion,
+        notes=("one", "one", "two"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(heart, found, tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "report.html"
+    settings = {"seed": 7, "settings": {"sites": "aha17"}, "version": "0.0"}
+    return write_planning_report(path, heart, found, settings=settings).read_text()
+
+
+def words(page):
+    """The text of a page without its pictures."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style.*?</style>", "", page)))
+
+
+def test_warnings_come_before_the_summary_and_the_summary_before_pictures(page):
+    text = words(page)
+    order = [
+        "This plan isolates the right ventricle", "Population values", "One circuit would sustain",
+        "smallest sufficient set of lesions", "Strategies compared", "Measures and how sure",
+        "Methods", "Settings, versions, seed", "Limits",
+    ]  # fmt: skip
+    places = [text.index(phrase) for phrase in order]
+    assert places == sorted(places)
+    assert page.index("One circuit would") < page.index("<img")
+
+
+def test_the_summary_has_the_figures(page, heart, circuit):
+    text = words(page)
+    assert "cycle of 312 ms" in text
+    assert describe_places(heart.mesh, [circuit["exit_mm"]])[0] in text
+    assert "&#39;isthmus&#39;: 2 lesions, 1.25 ml" in text
+    assert "18 of 20 members of the ensemble have a circuit (70 to 97 %)" in text
+    assert text.count(" two ") == 1  # each assumption once
+    assert "seed 7" in text
+
+
+def test_the_page_asks_for_nothing_and_is_closed(page):
+    assert "<script" not in page
+    assert "//" not in re.sub(r"base64,[^\"]*", "", page)
+    assert page.count("<img") == page.count('src="data:image/png;base64,') == 4
+
+    class Balance(HTMLParser):
+        depth: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "img"):
+                self.depth.append(tag)
+
+        def handle_endtag(self, tag):
+            assert self.depth.pop() == tag
+
+    parser = Balance()
+    parser.feed(page)
+    assert not parser.depth
+
+
+def test_the_best_strategy_leaves_nothing_and_isolates_nothing(found):
+    best = best_strategy(found.ablation)
+    assert best is not None
+    assert best["strategy"] == "isthmus"
+    rows = [row for row in found.ablation["strategies"] if row["strategy"] != "isthmus"]
+    second = best_strategy({"strategies": rows})
+    assert second is not None
+    assert second["strategy"] == "homogenisation"
+    assert best_strategy({"strategies": rows[:2]}) is None
+    assert best_strategy(None) is None
+
+
+def test_without_circuits_and_without_scar_it_says_so(heart, tmp_path):
+    plain = PlanningFindings(screen={"circuits": [], "circuits_sought": False}, calibrated=True)
+    page = write_planning_report(tmp_path / "plain.html", heart, plain).read_text()
+    text = words(page)
+    assert "The heart has no scar: no circuits were looked for." in text
+    assert "calibrated to the ECG of this heart" in text
+    assert "Population values" not in text
+    assert "<img" not in page
+
+
+def test_induction_is_counted(heart, tmp_path):
+    row = {"outcome": "not induced", "coupling_ms": []}
+    induction = {
+        "settings": {"preset": "cardiomat2025"},
+        "sites": [
+            {"outcome": "induced", "coupling_ms": [600.0, 350.0, 280.0]},
+            {"outcome": "induced", "coupling_ms": [600.0, 350.0]},
+            *([row] * 15),
+        ],
+        "inducible_sites": ["a", "b"],
+        "vts": [{"cycle_length_ms": 320.0, "morphology": "monomorphic", "sites": ["a", "b"]}],
+    }
+    vt = np.arange(heart.mesh.n_nodes) % 300.0
+    some = PlanningFindings(induction=induction, vt=vt)
+    text = words(write_planning_report(tmp_path / "vt.html", heart, some).read_text())
+    assert "induced 1 tachycardia from 2 of 17 sites" in text
+    assert "shortest coupling interval was 280 ms" in text
+    assert "monomorphic" in text
+    assert "Protocol cardiomat2025." in text
+
+
+def test_kinds_of_tissue_fill_what_they_fill(heart):
+    scar = heart.mesh.cell_fields["scar"]
+    kinds = tissue_kinds(heart.mesh)
+    inside = np.ones(heart.mesh.n_nodes, dtype=bool)
+    inside[heart.mesh.tets[scar != 2]] = False  # all around them is core
+    assert inside.any()
+    assert set(kinds[inside]) == {3}
+    burnt = tissue_kinds(heart.mesh, np.ones(heart.mesh.n_tets, dtype=np.int32))
+    assert set(burnt) == {2}
+
+
+def test_a_circuit_is_drawn_in_its_colour(heart, circuit, tmp_path):
+    scene = Scene(heart)
+
+    def painted(circuits):
+        file = write_circuits(tmp_path / "circuits.png", scene, heart.mesh, circuits)
+        colours = np.asarray(Image.open(file).convert("RGB"), dtype=float)
+        return (np.abs(colours - 255 * np.array(rgb(PATHS[0]))).max(axis=2) < 12).sum()
+
+    assert painted([circuit]) > 500
+    assert painted([]) == 0
+    assert LESION not in PATHS
+
+
+def test_places_are_told_in_words(heart):
+    mesh = heart.mesh
+    at = coordinates_of(mesh)
+    assert at is not None
+    left = at.tv < 0.5
+    apex, base = (np.flatnonzero(left)[k] for k in (at.ab[left].argmin(), at.ab[left].argmax()))
+    low, high = describe_places(mesh, mesh.points[[apex, base]])
+    assert low.startswith("LV segment 17 (apex)")
+    assert "basal" in high
+    inner = np.flatnonzero(left & (at.tm < 0.1) & (at.rt < 0.6))
+    assert all(
+        place.endswith("subendocardial") for place in describe_places(mesh, mesh.points[inner])
+    )

@@ -1,0 +1,176 @@
+"""What the page of a plan says in words: warnings, summary, methods, limits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from twinheart.report.planning import PlanningFindings
+
+Record = Mapping[str, Any]
+
+METHODS = (
+    "Screening: waves from several sites are followed by the eikonal equation; where parts of a "
+    "wave meet within scar there is an isthmus. It is cut where it is narrowest, and a wave is "
+    "launched on one side: if it comes back to the other after the longest refractory period on "
+    "its way, in both directions, the circuit sustains itself. The idea is that of Campos et al. "
+    "2022 (doi:10.48550/arXiv.2108.13194).",
+    "Programmed stimulation runs on the same heart by a re-excitable eikonal equation with "
+    "restitution measured on a cable of the cell model. Induced is what still activates tissue "
+    "for the time that the protocol observes.",
+    "Strategies are lesions as tissue that does not conduct; after each the heart is screened and "
+    "paced again, so that new circuits count.",
+    "Intervals hold the stated share of an ensemble: velocities, durations and the border zone are "
+    "drawn from the posterior of the calibration, or where there is none from population values, "
+    "and everything is computed anew for each member.",
+)
+LIMITS = (
+    "Research software. No output has been shown to benefit patients; every number is that of a "
+    "model.",
+    "The eikonal equation knows neither electrotonic coupling nor the curvature of wave fronts: "
+    "what it induces is a candidate until a monodomain simulation confirms it.",
+    "Intervals do not hold what the model lacks: scar that the image does not show, fibres that "
+    "differ from the rule, another convention of the scar.",
+    "Catheter lesions are taken as complete; conduction through gaps, and recovery, are not in the "
+    "model.",
+)
+_CALIBRATED = "Velocities and durations are calibrated to the ECG of this heart."
+_POPULATION = (
+    "Population values: nothing was calibrated to this patient, so velocities, durations and all "
+    "that follows are those of a typical heart."
+)
+
+
+def number(value: Any, digits: int = 0) -> str:
+    """A number as it is read, ``-`` where there is none.
+
+    Examples
+    --------
+    >>> from twinheart.report.planning_words import number
+    >>> number(3.14159, 2), number(None)
+    ('3.14', '-')
+    """
+    if value is None or not np.isfinite(float(value)):
+        return "-"
+    return f"{float(value):.{digits}f}"
+
+
+def best_strategy(ablation: Record | None) -> Record | None:
+    """Of the strategies after which nothing is left and nothing new, that which burns least.
+
+    Examples
+    --------
+    >>> from twinheart.report.planning_words import best_strategy
+    >>> rows = [
+    ...     {"strategy": "exit", "lesions": 1, "volume_ml": 1.0, "vts_left": 1},
+    ...     {"strategy": "isthmus", "lesions": 3, "volume_ml": 2.0, "vts_left": 0},
+    ... ]
+    >>> best_strategy({"strategies": rows})["strategy"]
+    'isthmus'
+    """
+    rows = (ablation or {}).get("strategies") or []
+    enough = [
+        row
+        for row in rows
+        if row.get("lesions") and row["vts_left"] == 0 and not row.get("warning")
+    ]
+    return min(enough, key=lambda row: row["volume_ml"], default=None)
+
+
+def strategy_row(row: Record) -> list[str]:
+    """Cells of a strategy's row in the table."""
+    return [
+        str(row["strategy"]),
+        number(row.get("lesions")),
+        number(row.get("volume_ml"), 2),
+        number(row.get("vts_left")),
+        number(row.get("new_vts")),
+        number(row.get("lost_ml"), 2),
+        number(row.get("activation_change_ms")),
+        "; ".join([row["warning"]] * bool(row.get("warning")) + list(row.get("notes") or ())),
+    ]
+
+
+def warning_lines(found: "PlanningFindings") -> list[str]:
+    """What must be read first."""
+    records = (found.ablation, found.induction, found.screen, found.risk)
+    lines = [_sentence(text) for record in records for text in (record or {}).get("warnings") or []]
+    if _left(found.ablation) and best_strategy(found.ablation) is None:
+        lines.append("No strategy that was tried leaves the heart without a circuit.")
+    if found.screen is not None and not found.screen.get("circuits_sought", True):
+        lines.append("The heart has no scar: no circuits were looked for.")
+    if not found.calibrated:
+        lines.append(_POPULATION)
+    return list(dict.fromkeys(lines))
+
+
+def _left(ablation: Record | None) -> bool:
+    """Whether there was anything to ablate."""
+    return bool((ablation or {}).get("n_circuits"))
+
+
+def summary_lines(found: "PlanningFindings", circuits: Sequence[Record]) -> list[str]:
+    """The findings in a few sentences, the most important first."""
+    lines = []
+    if found.screen is not None:
+        lines.append(_of_screen(circuits))
+    if found.induction is not None:
+        lines.append(_of_induction(found.induction))
+    best = best_strategy(found.ablation)
+    if best is not None:
+        lines.append(
+            f"The smallest sufficient set of lesions is that of '{best['strategy']}': "
+            f"{best['lesions']} lesions, {number(best['volume_ml'], 2)} ml; afterwards screening "
+            "from all sites finds no circuit."
+        )
+    share = (found.risk or {}).get("circuit_share")
+    if share:
+        lines.append(
+            f"{share['count']} of {share['of']} members of the ensemble have a circuit "
+            f"({100 * share['low']:.0f} to {100 * share['high']:.0f} %)."
+        )
+    if found.calibrated:
+        lines.append(_CALIBRATED)
+    return lines
+
+
+def _of_screen(circuits: Sequence[Record]) -> str:
+    if not circuits:
+        return "No circuit was found that would sustain re-entry."
+    first = circuits[0]
+    count = "One circuit" if len(circuits) == 1 else f"{len(circuits)} circuits"
+    return (
+        f"{count} would sustain re-entry; the fastest has a cycle of "
+        f"{number(first['cycle_length_ms'])} ms and leaves scar in {first['place']}."
+    )
+
+
+def _of_induction(induction: Record) -> str:
+    induced, sites = (len(induction[key]) for key in ("inducible_sites", "sites"))
+    vts = len(induction.get("vts") or [])
+    if not induced:
+        return f"Programmed stimulation from {sites} sites induced nothing."
+    rows = [row for row in induction["sites"] if row.get("outcome") == "induced"]
+    couplings = [interval for row in rows for interval in row.get("coupling_ms") or []]
+    more = ""
+    if couplings:
+        more = f"; the shortest coupling interval was {number(min(couplings))} ms"
+    return (
+        f"Programmed stimulation induced {vts or 'a'} "
+        f"{'tachycardia' if vts <= 1 else 'tachycardias'} from {induced} of {sites} sites{more}."
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+def flat(facts: Record, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Rows of nested settings, each with its path and value as text."""
+    for key, value in facts.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{name}, ")
+        elif value is not None:
+            yield name, f"{value:.6g}" if isinstance(value, float) else str(value)
