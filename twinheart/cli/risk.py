@@ -1,10 +1,11 @@
-"""`twinheart risk`: published scores of sudden death, and how good a model of risk is."""
+"""`twinheart risk`: the measures of a heart, published scores, and how good a model of risk is."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twinheart.cli import substrate as shared
 from twinheart.cli.terminal import emit, say
 from twinheart.errors import InputError
 
@@ -48,16 +49,69 @@ def risk(
         typer.Option(help="Of the decision curve, such as 0.04,0.06; by default 0.01 to 0.5."),
     ] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap samples behind the intervals.")] = 1000,
+    heart: Annotated[str | None, shared.HEART] = None,
+    twin: Annotated[Path | None, shared.TWIN] = None,
+    case: Annotated[Path | None, shared.CASE] = None,
+    sites: Annotated[str, shared.SITES] = "aha17",
+    cell: Annotated[str | None, shared.CELL] = None,
+    length_unit: Annotated[str | None, shared.UNIT] = None,
+    ensemble: Annotated[
+        int,
+        typer.Option(
+            help="Members: of the posterior of a calibrated twin, else of population values; 0: "
+            "the heart alone.",
+            min=0,
+        ),
+    ] = 20,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Pace the heart by this protocol, as 'twinheart induce' does."),
+    ] = None,
+    induce_members: Annotated[
+        bool, typer.Option("--induce-members", help="Pace every member, too: as long for each.")
+    ] = False,
+    lge: Annotated[
+        Path | None, typer.Option(help="LGE image of the scar: masses by every convention.")
+    ] = None,
+    ecg: Annotated[Path | None, typer.Option(help="Recorded ECG, for its markers.")] = None,
+    simulated_ecg: Annotated[
+        bool, typer.Option(help="Simulate a normal beat, for the markers of its ECG.")
+    ] = True,
+    workers: Annotated[int, typer.Option(help="Sites that are paced at once.", min=1)] = 1,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep members in FILE and go on from there."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same intervals.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say the risk of sudden death by a published score, or judge a model of risk. Not clinical."""
+    """Tell the risk of a heart, compute a published score, or judge a model. Not clinical.
+
+    With --heart: circuits, inducibility, scar, repolarisation and ECG, each with what an ensemble
+    of hearts leaves open. There is no single number.
+    """
+    named = [name for name in (heart, twin, case) if name is not None]
+    if named:
+        if score is not None or evaluate is not None:
+            raise InputError("give --heart, --score or --evaluate, not several of them.")
+        from twinheart.cli.heart_risk import heart_risk
+
+        record = heart_risk(
+            heart, twin, case, sites, cell=cell, length_unit=length_unit, preset=preset,
+            ensemble=ensemble, induce_members=induce_members, seed=seed, lge=lge, ecg=ecg,
+            simulated_ecg=simulated_ecg, workers=workers, file=resume,
+        )  # fmt: skip
+        say(f"twinheart: note: {RESEARCH}")
+        emit(record if as_json else _for_reading(record), as_json=as_json)
+        return
     predictors = {"age": age, "mwt": mwt, "la": la, "lvot": lvot}
     history = {"family_history": family_history, "nsvt": nsvt, "syncope": syncope}
     of_patient = [name for name, value in (predictors | history).items() if value]
     of_table = {"--horizon": horizon, "--thresholds": thresholds}
     if (score is None) == (evaluate is None):
-        raise InputError("give --score with the patient's values, or --evaluate with a table.")
+        raise InputError(
+            "give --heart, --score with the patient's values, or --evaluate with a table."
+        )
     if evaluate is None:
         if idle := [name for name, value in of_table.items() if value is not None]:
             raise InputError(f"{idle[0]} belongs to --evaluate.")
@@ -69,6 +123,19 @@ def risk(
         record = evaluation_record(evaluate, horizon, thresholds, resamples, seed)
     say(f"twinheart: note: {RESEARCH}")
     emit(record, as_json=as_json)
+
+
+def _for_reading(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without ways, members and methods, as tables."""
+    hidden = ("path_mm", "entrance_mm", "sites")
+    circuits = [{k: v for k, v in row.items() if k not in hidden} for row in record["circuits"]]
+    rows = ("measure", "unit", "value", "low", "median", "high", "width", "known")
+    measures = [{k: row[k] for k in rows} for row in record["measures"]]
+    drawn = record["ensemble"] or {}
+    shown = {"ensemble": {k: v for k, v in drawn.items() if k != "parameters"} or None}
+    left_out = ("method", "provenance", "notes", "settings")
+    rest = {k: v for k, v in record.items() if k not in left_out}
+    return rest | {"circuits": circuits, "measures": measures} | shown
 
 
 def score_record(
