@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import equinox as eqx
 import h5py
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from calibration_samples import (
 )
 from tolerances import EXACT64
 
+from twinheart.anatomy import Heart
 from twinheart.anatomy.purkinje import grow_purkinje
 from twinheart.calibration import (
     Calibration,
@@ -52,7 +54,7 @@ from twinheart.ecg import Ecg
 from twinheart.errors import InputError, OutputError
 from twinheart.mesh.io import read_mesh
 from twinheart.mesh.io.hdf5 import Disk
-from twinheart.tissue import ConductionSystem, Velocities
+from twinheart.tissue import ConductionSystem, NonConducting, Velocities
 from twinheart.tissue.purkinje import FAST_TAG
 from twinheart.tissue.template import templates_of
 from twinheart.twin import Twin
@@ -514,3 +516,32 @@ def test_folders_that_cannot_be_written_to_are_named(found, tmp_path):
         write_twin(tmp_path / "none" / "twin.h5", found)
     with pytest.raises(OutputError, match="it is a folder"):
         write_twin(tmp_path, found)
+
+
+def test_a_site_over_scar_excites_the_nearest_muscle(tmp_path):
+    """So it does in the fit, in the prediction afterwards and in the stored twin."""
+    heart, twin = small_heart(), small_twin()
+    usual = small_objective().model.excitation.positions({})
+    centroids = heart.mesh.points[heart.mesh.tets].mean(axis=1)
+    core = np.linalg.norm(centroids - np.asarray(usual[0]), axis=1) < 18.0
+    regions = np.where(core, 9, heart.regions)
+    conduction = {int(k): NonConducting() if k == 9 else Velocities() for k in np.unique(regions)}
+    scarred = Heart(heart.mesh, heart.f0, heart.s0, regions)
+    twin = Twin(scarred, twin.cell, conduction, twin.electrodes)
+    names, data = ("cv_l", "site.onset", "gain"), blank(BEAT)
+    free = Parameters(parameter(n, sites=small_sites()) for n in names)
+    model = build_model(twin, data, free, sites=small_sites(), dtype=np.float64)
+    objective, u = Objective(model, data, free), jnp.zeros(5)
+    traced = np.asarray(eqx.filter_jit(objective.predict)(u).lat)
+    stage = stage_of(objective, np.zeros(5))
+    np.testing.assert_allclose(stage.prediction.lat, traced, rtol=EXACT64)
+    assert np.isinf(traced).sum() > 5  # the core
+    file = write_twin(
+        tmp_path / "twin.h5", Calibration(twin, small_sites(), a_beat(), stage, None, None, ())
+    )
+    late = load_twin(file).beat(t_end=300.0).lat
+    alive = np.isfinite(traced)
+    assert (np.isfinite(late) == alive).all()
+    np.testing.assert_allclose(
+        (late - np.nanmin(late))[alive], (traced - traced.min())[alive], atol=1.0
+    )

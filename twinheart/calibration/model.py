@@ -178,7 +178,7 @@ class Excitation(eqx.Module):
             at_nodes = jnp.full(problem.n_nodes, jnp.inf).at[self.roots].min(self.onsets(values))
             return arrival(problem, at_nodes=at_nodes)
         sites = Sites(self.positions(values), self.onsets(values), self.radius)
-        return arrival(problem, sites)
+        return arrival(problem, sites, anywhere=True)  # the core of a scar may lie under a site
 
 
 def _late(delay: Array) -> Array:

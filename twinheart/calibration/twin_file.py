@@ -442,8 +442,8 @@ def _at_sites(heart: Heart, positions, radius: float, lat) -> tuple[Stimulus, ..
     nodes of the ball alone do not make.
     """
     gap = np.linalg.norm(heart.mesh.points[:, None] - positions, axis=2)
-    chosen = (gap <= radius).any(axis=1)
-    chosen[gap.argmin(axis=0)] = True
+    gap[~np.isfinite(lat)] = np.inf  # a site in scar excites the nearest muscle
+    chosen = (gap <= np.maximum(radius, gap.min(axis=0))).any(axis=1)
     tets = heart.mesh.tets
     chosen[tets[chosen[tets].any(axis=1)]] = True
     nodes = np.flatnonzero(chosen & np.isfinite(lat))

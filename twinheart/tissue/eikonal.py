@@ -297,6 +297,7 @@ def arrival(
     sites: Sites | None = None,
     *,
     at_nodes: Float[Array, "node"] | None = None,
+    anywhere: bool = False,
 ) -> Float[Array, "node"]:
     r"""Activation times; differentiable in velocities, delays, onsets and positions.
 
@@ -313,6 +314,9 @@ def arrival(
     at_nodes : (node,) array, optional
         Onsets at nodes of mesh and tree [ms], ``inf`` where none: for plane sources, node sets and
         the roots of the tree.
+    anywhere : bool
+        Whether a site outside the mesh, or where nothing conducts, excites the nearest element
+        that conducts; otherwise it is refused (traced ones never are).
 
     Returns
     -------
@@ -324,8 +328,7 @@ def arrival(
     Raises
     ------
     ModelError
-        If a site lies outside the mesh (sites that are traced go to the nearest element instead),
-        a velocity is not positive, or there is no source.
+        If a site lies outside the mesh, a velocity is not positive, or there is no source.
 
     References
     ----------
@@ -347,7 +350,7 @@ def arrival(
     if sites is None and at_nodes is None:
         raise ModelError("no source of excitation: give sites, or onsets at nodes.")
     check_positive("a conduction velocity [m/s]", problem.velocity)
-    if sites is not None:
+    if sites is not None and not anywhere:
         refuse_outside(problem, sites)
     if at_nodes is not None:
         at_nodes = jnp.asarray(at_nodes, dtype=float)

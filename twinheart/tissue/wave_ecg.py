@@ -187,7 +187,7 @@ class WaveEcg(eqx.Module):
         before, n, foot = self._steps(sampling)
         rows = jnp.where(reached, self.lead_field, 0.0).T
         place = (lat - self.start) / sampling + before
-        of_class = jnp.log(factor / _LEAST) / np.log(_RATIO)
+        of_class = jnp.log(factor / _LEAST) / math.log(_RATIO)
         of_class = jnp.clip(of_class, 1.0, _CLASSES - 2.0)
         k, weights = _taps(of_class)
         histogram = jnp.zeros((len(tables) * _CLASSES * n, rows.shape[1]), lat.dtype)
