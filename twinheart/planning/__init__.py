@@ -1,6 +1,7 @@
 """Planning: the risk of arrhythmia, and what ablation would change."""
 
 from twinheart.planning.circuits import Circuit, screen_circuits
+from twinheart.planning.confirmation import Confirmation, confirm, induce_monodomain
 from twinheart.planning.evaluation import Evaluation, evaluate
 from twinheart.planning.induction import (
     Reentry,
@@ -14,11 +15,20 @@ from twinheart.planning.induction_sites import induce_sites
 from twinheart.planning.isolation import Isolation, isolation
 from twinheart.planning.isthmuses import Isthmus, Merge, find_isthmuses, merge_events
 from twinheart.planning.lesions import Ablation, Lesion, ablate_tissue, ablated
+from twinheart.planning.monodomain_trains import PacedTissue, prepare_pacing
+from twinheart.planning.morphology import Morphology, classify
 from twinheart.planning.pacing_sites import AHA_PLACES, PacingSite, aha_sites, place_sites
 from twinheart.planning.painting import Area, Channel, ScarPlan, paint_scar
 from twinheart.planning.patient_table import PatientTable, read_patient_table
 from twinheart.planning.phase import PhaseMap, phase_map
 from twinheart.planning.protocols import PROTOCOLS, Protocol, Stage, Statement, named_protocol
+from twinheart.planning.reentry_maps import (
+    ReentryCircuit,
+    WaveBreaks,
+    activation_circuit,
+    dominant_frequency,
+    wave_breaks,
+)
 from twinheart.planning.scores import HcmRiskScd, hcm_risk_scd
 from twinheart.planning.singularities import (
     Filament,
@@ -44,6 +54,7 @@ __all__ = [
     "Area",
     "Channel",
     "Circuit",
+    "Confirmation",
     "Evaluation",
     "Filament",
     "HcmRiskScd",
@@ -51,11 +62,14 @@ __all__ = [
     "Isthmus",
     "Lesion",
     "Merge",
+    "Morphology",
+    "PacedTissue",
     "PacingSite",
     "PatientTable",
     "PhaseMap",
     "Protocol",
     "Reentry",
+    "ReentryCircuit",
     "RepolarisationGradient",
     "ScarPlan",
     "Singularities",
@@ -65,15 +79,21 @@ __all__ = [
     "Statement",
     "Track",
     "VulnerabilitySweep",
+    "WaveBreaks",
     "ablate_tissue",
     "ablated",
+    "activation_circuit",
     "activation_train",
     "aha_sites",
+    "classify",
+    "confirm",
+    "dominant_frequency",
     "evaluate",
     "filaments",
     "find_isthmuses",
     "hcm_risk_scd",
     "induce",
+    "induce_monodomain",
     "induce_sites",
     "isolation",
     "merge_events",
@@ -81,6 +101,7 @@ __all__ = [
     "paint_scar",
     "phase_map",
     "place_sites",
+    "prepare_pacing",
     "read_patient_table",
     "reentry",
     "repolarisation_gradient",
@@ -90,4 +111,5 @@ __all__ = [
     "track_points",
     "vulnerability_index",
     "vulnerability_sweep",
+    "wave_breaks",
 ]
