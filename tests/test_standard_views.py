@@ -94,8 +94,17 @@ def test_what_is_in_front_hides_what_is_behind():
 
 
 def test_pictures_are_drawn_and_wrong_angles_refused(tmp_path):
+    from matplotlib import colormaps
     from matplotlib.image import imread
 
+    limits = np.linspace(-200.0, 200.0, 9)
+    for view in standard_views(scene()).values():
+        whole = scene().draw(
+            heart().mesh.points[:, 2], view, colours=colormaps["viridis"], limits=limits, size=100
+        )
+        edge = np.concatenate([whole[0], whole[-1], whole[:, 0], whole[:, -1]])
+        assert edge.min() == 255  # nothing is cut off
+        assert whole.min() < 200
     values = heart().mesh.points[:, 2]
     path = write_standard_views(tmp_path / "v.png", scene(), values, title="Height", unit="mm")
     picture = imread(path)

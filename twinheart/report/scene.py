@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
 
 from twinheart.anatomy import Heart
 from twinheart.anatomy.frame import heart_frame
@@ -27,6 +29,7 @@ VIEWS: dict[str, tuple[float, float, float]] = {
 CUT = "cut open"
 
 _FIELD = 1.1  # height of a picture in extents of the heart
+_OBLIQUE = 1.07  # the same in greatest widths, which any other view fits into
 _SUPERSAMPLING = 2
 _LINE = 1.5  # width of an isoline in pixels of the picture
 _FLAT = 1e-4  # bands a pixel; a plateau that lies on a limit has no isoline
@@ -122,6 +125,9 @@ class Scene:
         extent = float(np.ptp(along, axis=0).max())
         self.height_mm = _FIELD * extent
         height = (points - self.frame.centre) @ self.frame.anterior
+        used = self._points[np.unique(tets)]
+        self._hull = used[ConvexHull(used).vertices]
+        self._widest = float(pdist(self._hull).max())
         self._whole = _outside(points, tets)
         self._half = _cut(self._whole, points, tets, height, self.frame.anterior)
         self._views: dict[tuple[str | View, int], _Shown] = {}
@@ -213,7 +219,25 @@ class Scene:
         up = up - towards * (up @ towards)
         up /= np.linalg.norm(up)
         axes = np.stack([np.cross(up, towards), up, towards])
-        return (points - self._centre) @ axes.T, axes
+        seen = (points - self._centre) @ axes.T
+        if isinstance(view, View):  # oblique to the axes by which the heart was centred
+            own = self._hull @ axes.T
+            seen = seen - np.append((own.max(axis=0) + own.min(axis=0))[:2] / 2, 0.0)
+        return seen, axes
+
+    def field_mm(self, view: str | View) -> float:
+        """What the height (and width) of a picture of a view stands for [mm]; one for all `View`s.
+
+        Examples
+        --------
+        >>> from twinheart.anatomy import Heart
+        >>> from twinheart.mesh.generate import slab
+        >>> from twinheart.report.scene import Scene, View
+        >>> scene = Scene(Heart(slab((8.0, 6.0, 2.0), 1.0)))
+        >>> round(scene.field_mm("base"), 1), round(scene.field_mm(View((1, 1, 0), (0, 0, 1))), 1)
+        (8.8, 10.9)
+        """
+        return _OBLIQUE * self._widest if isinstance(view, View) else self.height_mm
 
     def hidden(
         self, points: Float[np.ndarray, "point 3"], view: str | View, *, size: int, slack: float
@@ -234,17 +258,18 @@ class Scene:
         seen, _ = self.seen_from(points, view)
         depth = self._view(view, size).depth
         side = len(depth)
-        scale = side / self.height_mm
+        scale = side / self.field_mm(view)
         column = np.clip(np.floor(seen[:, 0] * scale + side / 2), 0, side - 1).astype(int)
         row = np.clip(np.floor(side / 2 - seen[:, 1] * scale), 0, side - 1).astype(int)
         return seen[:, 2] + slack < depth[row, column]
 
     def _view(self, name: str | View, size: int) -> "_Shown":
         if (name, size) not in self._views:
-            _, axes = self.seen_from(self._points, name)
+            origin, axes = self.seen_from(self._centre[None], name)
             surface = self._half if name == CUT else self._whole
-            scale = _SUPERSAMPLING * size / self.height_mm
-            self._views[name, size] = _Shown(surface, self._points, axes, scale, size)
+            scale = _SUPERSAMPLING * size / self.field_mm(name)
+            points = self._points + origin @ axes
+            self._views[name, size] = _Shown(surface, points, axes, scale, size)
         return self._views[name, size]
 
 

@@ -195,7 +195,8 @@ def write_standard_views(
     axes_of = "average patient around this heart" if patient is None else "axes as given"
     if not scene.frame.rv_known:
         axes_of = "sides unknown: this shape does not show its right ventricle"
-    fig.text(0.01, 0.922, f"{note + '; ' if note else ''}{axes_of}", size=8.5, color=MUTED)
+    words = [note, axes_of, "hollow marks are behind the heart" if marks else ""]
+    fig.text(0.01, 0.922, "; ".join(word for word in words if word), size=8.5, color=MUTED)
     fig.text(0.99, 0.957, DISCLAIMER, size=8, color=MUTED, ha="right")
     return save(fig, path, dpi=_DPI)
 
@@ -281,7 +282,7 @@ def _colours(scene: Scene, values, quantity: str, step: float | None, classes) -
 
 
 def _draw(axes: "Axes", scene: Scene, view: View, values, colours, limits, marks, size=_PIXELS):
-    half = scene.height_mm / 2
+    half = scene.field_mm(view) / 2
     picture = scene.draw(values, view, colours=colours, limits=limits, size=size)
     axes.imshow(picture, extent=(-half, half, -half, half), interpolation="antialiased")
     for mark in marks:
@@ -289,8 +290,10 @@ def _draw(axes: "Axes", scene: Scene, view: View, values, colours, limits, marks
             continue
         at, _ = scene.seen_from(mark.points, view)
         behind = scene.hidden(mark.points, view, size=size, slack=_SLACK)
-        style: dict[str, Any] = {"s": 26, "marker": mark.shape, "linewidths": 1.0}
-        axes.scatter(*at[behind, :2].T, facecolors="none", edgecolors=mark.colour, **style)
+        style: dict[str, Any] = {"s": 34, "marker": mark.shape}
+        for colour, width in (("white", 3.0), (mark.colour, 1.2)):  # seen on any map
+            rim: dict[str, Any] = {"edgecolors": colour, "linewidths": width, **style}
+            axes.scatter(*at[behind, :2].T, facecolors="none", **rim)
         axes.scatter(*at[~behind, :2].T, color=mark.colour, edgecolors="white", **style)
     axes.set_xlim(-half, half)
     axes.set_ylim(-half, half)
@@ -308,7 +311,7 @@ def _legend(fig, colours, limits, unit: str, missing: bool, classes, marks) -> N
         handles.append(Patch(color=MISSING, label="no value"))
     for mark in marks:
         style: dict[str, Any] = {"marker": mark.shape, "color": mark.colour, "ls": "none"}
-        handles.append(Line2D([], [], label=f"{mark.name} (hollow: behind)", **style))
+        handles.append(Line2D([], [], label=mark.name, **style))
     if classes is None:
         bar_axes = fig.add_axes(_share((206.0, 14.0, 4.0, 48.0)))
         norm = BoundaryNorm(limits, colours.N)
