@@ -152,6 +152,16 @@ def test_electrodes_sites_and_words_come_back(found, stored):
             assert {"prior", "source", "low", "high", "verdict"} <= row.keys()
 
 
+def test_the_conductivity_across_the_fibres_is_the_fitted_one(found, stored):
+    factor = float(found.qrs.fit.values["source_across"][0])
+    assert abs(np.log(factor)) > 0.01
+    for tissue in stored.twin.conductivity.values():
+        sigma = tissue.physical
+        assert float(sigma.sigma_it) == pytest.approx(factor * 0.019, rel=1e-6)
+        assert float(sigma.sigma_in) == pytest.approx(factor * 0.019, rel=1e-6)
+        assert float(sigma.sigma_il) == pytest.approx(0.17, rel=1e-6)
+
+
 def test_velocities_within_a_region_become_classes(found, good, stored):
     """Each class has the geometric mean of its elements, and none is far from it."""
     objective = found.qrs.objective

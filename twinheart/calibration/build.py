@@ -38,7 +38,7 @@ from twinheart.tissue import Eikonal, build_eikonal
 from twinheart.tissue.eikonal_parts import Axes
 from twinheart.tissue.purkinje import FAST_TAG
 from twinheart.tissue.template import templates_of
-from twinheart.tissue.wave_ecg import wave_ecg
+from twinheart.tissue.wave_ecg import WaveEcg, wave_ecg
 from twinheart.twin import Twin, intracellular_tensor
 
 _LV, _RV = SurfaceClass.LV_ENDOCARDIUM, SurfaceClass.RV_ENDOCARDIUM
@@ -202,10 +202,10 @@ def build_model(
     if twin.electrodes is None:
         raise ModelError("the twin has no electrodes: there is no ECG to compare.")
     moving = any(name.split(".")[0] in ("electrode", "pose") for name in _names(free))
-    if moving and twin.lead_field is not None:
+    if (moving or "source_across" in free) and twin.lead_field is not None:
         raise InputError(
-            "electrodes and the heart's pose cannot move in a stored lead field: leave the lead "
-            "field out (unbounded medium), or those parameters."
+            "a stored lead field holds electrodes, the heart's pose and its conductivities fixed: "
+            "leave it out (unbounded medium), or do not free electrode.*, pose.* or source_across."
         )
     problem, conduction = _conduction(twin, free, places)
     names, weights = _weights(twin.electrodes, data.names)
@@ -220,15 +220,26 @@ def build_model(
     # Errors of single elements average out, so the typical velocity decides how finely a front is
     # sampled, not the slowest.
     typical = float(jnp.sqrt(jnp.prod(conduction.usual[:2])))
-    wave = wave_ecg(
-        mesh.tets,
-        np.einsum("le,etk->ltk", weights, shares),
-        templates,
-        data.t,
-        crossing=mean_edge(mesh) / typical,
-        lowpass=data.lowpass,
-        dtype=dtype,
-    )
+
+    def wave_of(shares) -> WaveEcg:
+        return wave_ecg(
+            mesh.tets,
+            np.einsum("le,etk->ltk", weights, shares),
+            templates,
+            data.t,
+            crossing=mean_edge(mesh) / typical,
+            lowpass=data.lowpass,
+            dtype=dtype,
+        )
+
+    across = None
+    if "source_across" in free:
+        own = _across_fibres(twin.heart, sigma_i)
+        if moving:
+            across = (movable_field(mesh, own, dtype=dtype).flux,)
+        else:
+            part = wave_of(lead_shares(mesh, twin.electrodes, own, dtype=dtype))
+            across = (part.shares, part.lead_field)
     body = Body(
         leads=names,
         weights=jnp.asarray(weights),
@@ -237,6 +248,7 @@ def build_model(
         gained=_gained(free, names),
         moved=_moved(free, twin.electrodes),
         field=movable_field(mesh, sigma_i, dtype=dtype) if moving else None,
+        across=across,
     )
     return Model(
         problem=problem,
@@ -246,7 +258,7 @@ def build_model(
             twin.heart, twin.cell, np.asarray(templates.apd90), free, places
         ),
         body=body,
-        wave=wave,
+        wave=wave_of(shares),
     )
 
 
@@ -311,6 +323,14 @@ def _axes_by_element(axes: Axes, count: int) -> Axes:
 
 def _names(free: Parameters) -> list[str]:
     return [entry.name for entry in free.entries]
+
+
+def _across_fibres(heart: Heart, sigma_i) -> Float[np.ndarray, "tet 3 3"]:
+    """The part of the conductivity that drives no current along the fibres."""
+    if heart.f0 is None:
+        raise InputError("source_across is free, but the heart has no fibres: add them.")
+    along = np.einsum("ti,tij,tj->t", heart.f0, sigma_i, heart.f0)
+    return sigma_i - np.einsum("t,ti,tj->tij", along, heart.f0, heart.f0)
 
 
 def _weights(electrodes: Electrodes, leads: Sequence[str]):

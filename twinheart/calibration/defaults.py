@@ -38,6 +38,10 @@ _PRIORS: dict[str, tuple[Prior, str]] = {
     "electrode.z": (Normal(0.0, 10.0), _OURS),
     "pose.shift": (Normal(0.0, 10.0), _OURS),
     "pose.turn": (Normal(0.0, 10.0), _OURS),
+    "source_across": (
+        LogNormal(1.0, 2.0),
+        "measured sigma_il is 4 to 11 times sigma_it (Clerc 1976, Roberts et al. 1979 and 1982)",
+    ),
     "gain": (LogNormal(1.0, 3.0), "an unbounded medium gives no amplitude"),
     "gain.lead": (LogNormal(1.0, 1.25), _OURS),
 }

@@ -51,6 +51,11 @@ KNOWN: dict[str, tuple[str, str]] = {
     "electrode.z": ("mm", "shift of an electrode along z"),
     "pose.shift": ("mm", "shift of the heart in the torso along x, y, z"),
     "pose.turn": ("deg", "turn of the heart around its centre, about x, y, z"),
+    "source_across": (
+        "",
+        "factor on the intracellular conductivity across the fibres, whose currents make the ECG; "
+        "velocities stay",
+    ),
     "gain": ("", "factor on all leads"),
     "gain.lead": ("", "factor on one lead"),
 }
@@ -205,6 +210,9 @@ class Body(eqx.Module):
         Electrode of each entry of ``electrode.x``, ``y``, ``z``.
     field : MovableField or None
         Lead field of electrodes that move; None where nothing moves.
+    across : tuple of arrays or None
+        Share of the conductivity across the fibres in ``field.flux``, or where nothing moves in
+        ``shares`` and ``lead_field`` of the wave; None where it is not free.
     """
 
     leads: tuple[str, ...] = eqx.field(static=True)
@@ -214,6 +222,7 @@ class Body(eqx.Module):
     gained: Int[np.ndarray, "gained"]
     moved: Int[np.ndarray, "entry"]
     field: MovableField | None
+    across: tuple[Array, ...] | None = None
 
     def placed(self, values: Mapping[str, Array]) -> Float[Array, "electrode 3"]:
         """Electrodes in the coordinates of the heart's mesh [mm]."""
@@ -295,8 +304,9 @@ class Model(eqx.Module):
         """The same model with electrodes and pose that stay as these values have them."""
         wave = self.wave_of({name: jnp.asarray(value) for name, value in values.items()})
         return eqx.tree_at(
-            lambda m: (m.wave, m.body.field), self, (wave, None), is_leaf=lambda x: x is None
-        )
+            lambda m: (m.wave, m.body.field, m.body.across), self, (wave, None, None),
+            is_leaf=lambda x: x is None,
+        )  # fmt: skip
 
     def lat(self, values: Mapping[str, Array]) -> Float[Array, "every_node"]:
         """Arrival at the nodes of the mesh, then of the Purkinje tree [ms]."""
@@ -340,9 +350,18 @@ class Model(eqx.Module):
 
     def wave_of(self, values: Mapping[str, Array]) -> WaveEcg:
         """Lead field of the electrodes where they are now."""
-        if self.body.field is None:
-            return self.wave
-        shares = self.body.field(self.body.placed(values))
+        field, wave = self.body.field, self.wave
+        if self.body.across is not None:
+            more = jnp.asarray(values["source_across"])[0] - 1.0
+            parts = (wave.shares, wave.lead_field) if field is None else (field.flux,)
+            pairs = zip(parts, self.body.across, strict=True)
+            parts = tuple(part + more.astype(part.dtype) * own for part, own in pairs)
+            if field is None:
+                return eqx.tree_at(lambda w: (w.shares, w.lead_field), wave, parts)
+            field = eqx.tree_at(lambda f: f.flux, field, parts[0])
+        if field is None:
+            return wave
+        shares = field(self.body.placed(values))
         shares = jnp.einsum("le,etk->tkl", self.body.weights.astype(shares.dtype), shares)
         blocks = self.wave.shares.shape
         absent = blocks[0] * blocks[1] - shares.shape[0]

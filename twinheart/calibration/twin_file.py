@@ -180,6 +180,7 @@ def _content(found: Calibration) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     lat = found.lat
     tissues = by_region(heart, found.twin.conductivity, "conductivity")
     cells = by_region(heart, found.twin.cell, "cell model")
+    across = float(values["source_across"][0]) if "source_across" in values else 1.0
     kinds, words_of_cells, remarks = described([cells[int(tag)] for tag in origin])
     arrays = {
         "heart/points": heart.mesh.points,
@@ -187,7 +188,7 @@ def _content(found: Calibration) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         "heart/regions": regions,
         "tissue/velocities": velocities,
         "tissue/conducts": [not isinstance(tissues[int(t)], NonConducting) for t in origin],
-        "tissue/conductivities": np.stack([_physical(tissues[int(tag)]) for tag in origin]),
+        "tissue/conductivities": np.stack([_physical(tissues[int(t)], across) for t in origin]),
         "tissue/tags_before": origin,
         "tissue/cell": kinds,
         "maps/lat": np.where(np.isfinite(lat), lat, np.nan),
@@ -209,8 +210,7 @@ def _content(found: Calibration) -> tuple[dict[str, np.ndarray], dict[str, Any]]
             n: v for n, v in fields.items() if "/" not in n and np.asarray(v).dtype.kind in "fiub"
         }
         arrays |= {f"heart/{kind}_fields/{n}": np.asarray(v) for n, v in kept.items()}
-    stages = found.stages
-    for name, stage in stages.items():
+    for name, stage in found.stages.items():
         arrays[f"posterior/{name}/standard_numbers"] = np.asarray(stage.posterior.u)
         arrays[f"posterior/{name}/covariance"] = np.asarray(stage.posterior.covariance)
     words = {
@@ -219,7 +219,7 @@ def _content(found: Calibration) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         "site_names": list(model.excitation.names),
         "site_radius_mm": float(model.excitation.radius),
         "electrode_names": list(found.twin.electrodes.names) if found.twin.electrodes else [],
-        "parameters": {name: _parameters(stage) for name, stage in stages.items()},
+        "parameters": {name: _parameters(stage) for name, stage in found.stages.items()},
         "remarks": [*found.remarks, *remarks],
         "stored_lead_field": int(found.twin.lead_field is not None),
     }
@@ -239,22 +239,22 @@ def _tree(system: ConductionSystem | None, model, values) -> dict[str, np.ndarra
 
 
 def _parameters(stage: Stage) -> list[dict[str, Any]]:
-    free = stage.objective.free
     about = [
         {"prior": str(prior), "source": entry.source}
-        for entry in free.entries
+        for entry in stage.objective.free.entries
         for prior in entry.priors
     ]
     rows = determination(stage.posterior)
     return [row._asdict() | more for row, more in zip(rows, about, strict=True)]
 
 
-def _physical(tissue: Any) -> np.ndarray:
-    """The eight numbers of the physical conductivities; zeros where nothing conducts."""
+def _physical(tissue: Any, across: float) -> np.ndarray:
+    """Physical conductivities, those across the fibres scaled; zeros where nothing conducts."""
     if isinstance(tissue, NonConducting):
         return np.zeros(len(_SIGMAS))
     chosen = tissue.physical if isinstance(tissue, Velocities) else tissue
-    return np.array([float(getattr(chosen, name)) for name in _SIGMAS])
+    factors = {"sigma_it": across, "sigma_in": across}
+    return np.array([float(getattr(chosen, n)) * factors.get(n, 1.0) for n in _SIGMAS])
 
 
 def _classes(found: Calibration):

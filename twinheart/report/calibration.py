@@ -16,6 +16,7 @@ from twinheart.calibration import (
     misfit_test,
 )
 from twinheart.calibration.posterior import DETERMINED, UNDETERMINED
+from twinheart.calibration.priors import Prior
 from twinheart.ecg.electrodes import PRECORDIAL
 from twinheart.report.ecg_paper import ROWS
 from twinheart.report.html import data_uri, write_page
@@ -141,7 +142,7 @@ def _test(name: str, stage: Stage) -> str:
 
 def _table(name: str, stage: Stage, rows: list[Determination]) -> list[dict[str, str]]:
     free = stage.objective.free
-    about = [(str(prior), entry.source) for entry in free.entries for prior in entry.priors]
+    about = [(_words_of(prior), entry.source) for entry in free.entries for prior in entry.priors]
     return [
         {
             "stage": _WORDS[name],
@@ -156,6 +157,11 @@ def _table(name: str, stage: Stage, rows: list[Determination]) -> list[dict[str,
         }
         for row, (prior, source) in zip(rows, about, strict=True)
     ]
+
+
+def _words_of(prior: Prior) -> str:
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in vars(prior).items())
+    return f"{type(prior).__name__}: {numbers}"
 
 
 def _pictures(
