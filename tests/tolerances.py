@@ -28,3 +28,7 @@ BIOMARKER_MS = 1.0
 # times within one time step (to be multiplied by dt).
 DEVICE = 1e-9
 DEVICE_STEPS = 1.0
+
+# An exit by pace mapping on elements of 6 mm, beats from another mesh with other velocities: one
+# and a half edges. Sites are nodes, and the two meshes' boundaries differ by half an edge.
+PACE_MAP_ERROR_MM = 9.0

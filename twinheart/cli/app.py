@@ -20,6 +20,7 @@ from twinheart.cli.ecg import ecg
 from twinheart.cli.export import export
 from twinheart.cli.info import info
 from twinheart.cli.leadfield import leadfield
+from twinheart.cli.locate_vt import locate_vt
 from twinheart.cli.mesh import mesh
 from twinheart.cli.risk import risk
 from twinheart.cli.sbc import sbc
@@ -46,6 +47,7 @@ app.command()(convert)
 app.command()(simulate)
 app.command()(scar)
 app.command()(screen)
+app.command()(locate_vt)
 app.command()(export)
 app.command()(risk)
 app.command()(torso)

@@ -17,6 +17,8 @@ from twinheart.planning.isthmuses import Isthmus, Merge, find_isthmuses, merge_e
 from twinheart.planning.lesions import Ablation, Lesion, ablate_tissue, ablated
 from twinheart.planning.monodomain_trains import PacedTissue, prepare_pacing
 from twinheart.planning.morphology import Morphology, classify
+from twinheart.planning.pace_map import PaceMap, locate_exit
+from twinheart.planning.paced_ecg import ModelSpread, PacedEcg, paced_ecg
 from twinheart.planning.pacing_sites import AHA_PLACES, PacingSite, aha_sites, place_sites
 from twinheart.planning.painting import Area, Channel, ScarPlan, paint_scar
 from twinheart.planning.patient_table import PatientTable, read_patient_table
@@ -39,6 +41,7 @@ from twinheart.planning.singularities import (
     track_filaments,
     track_points,
 )
+from twinheart.planning.vt_beat import VtBeat, vt_beat
 from twinheart.planning.vulnerability import (
     RepolarisationGradient,
     VulnerabilitySweep,
@@ -62,7 +65,10 @@ __all__ = [
     "Isthmus",
     "Lesion",
     "Merge",
+    "ModelSpread",
     "Morphology",
+    "PaceMap",
+    "PacedEcg",
     "PacedTissue",
     "PacingSite",
     "PatientTable",
@@ -78,6 +84,7 @@ __all__ = [
     "StageResult",
     "Statement",
     "Track",
+    "VtBeat",
     "VulnerabilitySweep",
     "WaveBreaks",
     "ablate_tissue",
@@ -96,8 +103,10 @@ __all__ = [
     "induce_monodomain",
     "induce_sites",
     "isolation",
+    "locate_exit",
     "merge_events",
     "named_protocol",
+    "paced_ecg",
     "paint_scar",
     "phase_map",
     "place_sites",
@@ -109,6 +118,7 @@ __all__ = [
     "singular_points",
     "track_filaments",
     "track_points",
+    "vt_beat",
     "vulnerability_index",
     "vulnerability_sweep",
     "wave_breaks",

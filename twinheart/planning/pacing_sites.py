@@ -123,7 +123,7 @@ def place_sites(
         )
     if not furthest >= 0:
         raise InputError(f"sites may be moved by {furthest} mm, expected at least 0.")
-    nodes = _conducting(problem)
+    nodes = conducting_nodes(problem)
     living = np.zeros(problem.n_nodes, dtype=bool)
     living[nodes] = True
     tree = KDTree(problem.elements.points[nodes])
@@ -200,8 +200,28 @@ def aha_sites(
     return place_sites(problem, np.array(points), names, furthest=furthest)
 
 
-def _conducting(problem: Eikonal) -> Int[np.ndarray, "node"]:
-    """Nodes of tissue that conducts, without islands."""
+def conducting_nodes(problem: Eikonal) -> Int[np.ndarray, "node"]:
+    """Nodes of tissue that conducts, without islands.
+
+    Parameters
+    ----------
+    problem : Eikonal
+        Says what conducts.
+
+    Returns
+    -------
+    (node,) int array
+        Of mesh and tree, increasing.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy import Heart
+    >>> from twinheart.mesh.generate import slab
+    >>> from twinheart.planning.pacing_sites import conducting_nodes
+    >>> from twinheart.tissue import build_eikonal
+    >>> conducting_nodes(build_eikonal(Heart(slab((1.0, 1.0, 1.0), 1.0)))).tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7]
+    """
     cells = problem.elements.cells
     nodes = np.unique(cells)
     part = components(cells, problem.n_nodes)[nodes]
