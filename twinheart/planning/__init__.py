@@ -15,6 +15,7 @@ from twinheart.planning.induction_sites import induce_sites
 from twinheart.planning.isolation import Isolation, isolation
 from twinheart.planning.isthmuses import Isthmus, Merge, find_isthmuses, merge_events
 from twinheart.planning.lesions import Ablation, Lesion, ablate_tissue, ablated
+from twinheart.planning.limiting_rate import at_limiting_rate
 from twinheart.planning.monodomain_trains import PacedTissue, prepare_pacing
 from twinheart.planning.morphology import Morphology, classify
 from twinheart.planning.pace_map import PaceMap, locate_exit
@@ -92,6 +93,7 @@ __all__ = [
     "activation_circuit",
     "activation_train",
     "aha_sites",
+    "at_limiting_rate",
     "classify",
     "confirm",
     "dominant_frequency",
