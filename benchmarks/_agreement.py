@@ -1,0 +1,228 @@
+"""One scarred slab by monodomain, by screening and by the re-excitable eikonal; how they agree."""
+
+import math
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from _scarred_slabs import (
+    CELLS,
+    CONDUCTION,
+    CYCLE,
+    DT,
+    PROTOCOL,
+    Measured,
+    ScarredSlab,
+    scarred_slab,
+)
+
+from twinheart.imaging.enhancement import BORDER
+from twinheart.planning import (
+    activation_circuit,
+    activation_train,
+    confirm,
+    induce,
+    induce_monodomain,
+    prepare_pacing,
+    screen_circuits,
+)
+from twinheart.tissue import NonConducting, Velocities, build_eikonal
+
+TARGET_MM = 5.0
+
+
+def slab_row(number: int, seed: int, measured: Measured) -> dict[str, Any]:
+    """All of one slab."""
+    made = scarred_slab(number, seed)
+    return {
+        "slab": number,
+        "made": made.made,
+        "n_nodes": made.heart.mesh.n_nodes,
+        "monodomain": by_monodomain(made),
+        "screening": by_screening(made, measured, at_limit=False),
+        "screening_at_limit": by_screening(made, measured, at_limit=True),
+        "eikonal": by_eikonal(made, measured, measured.tables),
+        "eikonal_wake": by_eikonal(made, measured, measured.wake),
+    }
+
+
+def by_monodomain(made: ScarredSlab) -> dict[str, Any]:
+    """Sites one after the other until one is induced and that is confirmed."""
+    start = perf_counter()
+    tissue = prepare_pacing(made.heart, CELLS, CONDUCTION, cycle=CYCLE, dt=DT)
+    sites = []
+    for site in made.sites:
+        found = induce_monodomain(tissue, site, PROTOCOL)
+        row = _site_row(found)
+        sites.append(row)
+        if not found.induced:
+            continue
+        sure = confirm(tissue, site, found.stimuli, PROTOCOL)
+        row |= {
+            "confirmed": sure.confirmed,
+            "half_step": sure.half_step is not None and sure.half_step.sustained,
+            "disturbed": sure.disturbed is not None and sure.disturbed.sustained,
+            "morphology": None if sure.morphology is None else sure.morphology._asdict(),
+            **_circuit(sure.circuit),
+        }
+        if sure.confirmed:
+            break
+    confirmed = [row for row in sites if row.get("confirmed")]
+    return {
+        "inducible": bool(confirmed),
+        "unconfirmed": any(row["outcome"] == "induced" for row in sites) and not confirmed,
+        "sites": sites,
+        "wall_s": perf_counter() - start,
+    }
+
+
+def _site_row(found) -> dict[str, Any]:
+    return {
+        "site": found.site.name,
+        "outcome": found.outcome,
+        "coupling_ms": found.coupling,
+        "captured_ms": [stage.captured for stage in found.stages],
+        "blocked_ms": [stage.blocked for stage in found.stages],
+        "cycle_length_ms": found.cycle_length,
+        "lasted_ms": found.lasted,
+        "runs": found.runs,
+    }
+
+
+def _circuit(circuit) -> dict[str, Any]:
+    if circuit is None:
+        return {"exit_mm": None, "entrance_mm": None, "circuit_ms": None}
+    return {
+        "exit_mm": circuit.exit_mm,
+        "entrance_mm": circuit.entrance_mm,
+        "circuit_ms": circuit.cycle_length_ms,
+    }
+
+
+def _problem(made: ScarredSlab, measured: Measured, at_limit: bool):
+    speed = {
+        tag: measured.velocities[tag] * (measured.tables[tag].speed[0] if at_limit else 1.0)
+        for tag in measured.velocities
+    }
+    tissue: dict[int, Any] = {tag: Velocities(cv, cv) for tag, cv in speed.items()}
+    return build_eikonal(made.heart, {tag: tissue.get(tag, NonConducting()) for tag in CONDUCTION})
+
+
+def by_screening(made: ScarredSlab, measured: Measured, *, at_limit: bool) -> dict[str, Any]:
+    """Circuits, with velocities at rest or with those of the earliest wave that conducts."""
+    start = perf_counter()
+    mesh = made.heart.mesh
+    refractory = np.full(mesh.n_nodes, measured.tables[0].refractory)
+    border = np.asarray(mesh.cell_fields["scar"]) == BORDER
+    refractory[np.unique(mesh.tets[border])] = measured.tables[BORDER].refractory
+    problem = _problem(made, measured, at_limit)
+    circuits = [
+        {
+            "exit_mm": circuit.exit_mm,
+            "entrance_mm": circuit.entrance_mm,
+            "cycle_length_ms": circuit.cycle_length_ms,
+            "refractory_ms": circuit.refractory_ms,
+        }
+        for circuit in screen_circuits(problem, mesh, made.sites, refractory)
+    ]
+    return {
+        "inducible": bool(circuits),
+        "circuits": circuits,
+        "wall_s": perf_counter() - start,
+    }
+
+
+def by_eikonal(made: ScarredSlab, measured: Measured, tables) -> dict[str, Any]:
+    """All sites, with the circuit of each that is induced."""
+    start = perf_counter()
+    problem = _problem(made, measured, at_limit=False)
+    sites = []
+    for site in made.sites:
+        found = induce(problem, tables, site, PROTOCOL)
+        row = _site_row(found)
+        if found.induced:
+            train = activation_train(problem, tables, found, PROTOCOL)
+            row |= _circuit(activation_circuit(made.heart.mesh, train))
+        sites.append(row)
+    return {
+        "inducible": any(row["outcome"] == "induced" for row in sites),
+        "sites": sites,
+        "wall_s": perf_counter() - start,
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Agreement of each method with monodomain."""
+    truth = np.array([row["monodomain"]["inducible"] for row in rows])
+    found: dict[str, Any] = {
+        "n_slabs": len(rows),
+        "n_inducible": int(truth.sum()),
+        "n_unconfirmed": sum(row["monodomain"]["unconfirmed"] for row in rows),
+        "n_monomorphic": sum(_morphology(row) == "monomorphic" for row in rows),
+        "n_anatomical": sum(_true_exit(row) is not None for row in rows),
+    }
+    for method in ("screening", "screening_at_limit", "eikonal", "eikonal_wake"):
+        said = np.array([row[method]["inducible"] for row in rows])
+        exits = [_exit_distance(row, method) for row in rows]
+        exits = [x for x in exits if x is not None]
+        found[method] = {
+            "sensitivity": _share(int((said & truth).sum()), int(truth.sum())),
+            "specificity": _share(int((~said & ~truth).sum()), int((~truth).sum())),
+            "missed": [row["slab"] for row, a, b in zip(rows, said, truth, strict=True) if b > a],
+            "invented": [row["slab"] for row, a, b in zip(rows, said, truth, strict=True) if a > b],
+            "exits_compared": len(exits),
+            "exit_median_mm": float(np.median(exits)) if exits else None,
+            "exit_worst_mm": max(exits, default=None),
+            "exit_within_5_mm": sum(x <= TARGET_MM for x in exits),
+            "wall_s": sum(row[method]["wall_s"] for row in rows),
+        }
+    found["monodomain_wall_s"] = sum(row["monodomain"]["wall_s"] for row in rows)
+    return found
+
+
+def _confirmed(row) -> dict[str, Any] | None:
+    return next((site for site in row["monodomain"]["sites"] if site.get("confirmed")), None)
+
+
+def _morphology(row) -> str | None:
+    site = _confirmed(row)
+    return None if site is None or site["morphology"] is None else site["morphology"]["kind"]
+
+
+def _true_exit(row):
+    site = _confirmed(row)
+    return None if site is None else site["exit_mm"]
+
+
+def _exit_distance(row, method: str) -> float | None:
+    """From the exit by monodomain to that of the method.
+
+    Screening does not tell in which of two directions a circuit runs: the nearer of both its ends.
+    Of the eikonal, the same site if that was induced, else the nearest of all.
+    """
+    exit_mm, true_site = _true_exit(row), _confirmed(row)
+    if exit_mm is None or true_site is None:
+        return None
+    if method.startswith("eikonal"):
+        known = [site for site in row[method]["sites"] if site.get("exit_mm") is not None]
+        own = [site for site in known if site["site"] == true_site["site"]]
+        places = [site["exit_mm"] for site in own or known]
+    else:
+        circuits = row[method]["circuits"]
+        places = [circuit[end] for circuit in circuits for end in ("exit_mm", "entrance_mm")]
+    if not places:
+        return None
+    return float(np.linalg.norm(np.subtract(places, exit_mm), axis=1).min())
+
+
+def _share(hits: int, total: int) -> dict[str, Any]:
+    """A share with its Wilson interval, 95 %."""
+    if not total:
+        return {"share": None, "hits": hits, "total": total, "low": None, "high": None}
+    z, share = 1.959964, hits / total
+    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)) / (1 + z**2 / total)
+    return {
+        "share": share, "hits": hits, "total": total,
+        "low": max(0.0, middle - half), "high": min(1.0, middle + half),
+    }  # fmt: skip

@@ -1,0 +1,249 @@
+"""Induction and screening: agreement with monodomain, cycle lengths against theory, time.
+
+    python benchmarks/arrhythmia.py --json                # all: an hour or more on one core
+    python benchmarks/arrhythmia.py --quick               # 2 slabs, a small heart: minutes
+    python benchmarks/arrhythmia.py --only agreement --slabs 40 --workers 2 --file slabs.jsonl
+
+Agreement: slabs with seeded scar are paced from four sides (S1 x 2, S2, S3, one second of
+observation) by monodomain; what is induced there, at half the step and from disturbed voltages too,
+is the truth for screening and for the re-excitable eikonal, both with what cables of the slabs' own
+spacing and step tell of their cells. Each slab is a line of a file; those it holds are not run
+again.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from _agreement import slab_row, summary
+from _processes import machine, note, write_json
+from _scarred_slabs import CYCLE, DT, EDGE, PROTOCOL, SIZE, SPEED, measure_cables
+from niederer import device_folder
+
+from twinheart.anatomy import Heart, add_coordinates
+from twinheart.cli.terminal import plain
+from twinheart.mesh import TetMesh, TriMesh
+from twinheart.mesh.biventricle import biventricle
+from twinheart.mesh.generate import slab
+from twinheart.planning import (
+    Area,
+    Channel,
+    PacingSite,
+    Protocol,
+    ScarPlan,
+    Stage,
+    aha_sites,
+    induce,
+    induce_sites,
+    named_protocol,
+    paint_scar,
+    place_sites,
+    screen_circuits,
+)
+from twinheart.tissue import (
+    NonConducting,
+    Velocities,
+    WaveTable,
+    build_eikonal,
+    build_surface_eikonal,
+)
+
+SEED = 7
+SECTIONS = ("agreement", "cycles", "speed")
+
+
+def agreement(slabs: int, seed: int, workers: int, file: Path) -> dict[str, Any]:
+    """The study of scarred slabs."""
+    settings = {
+        "size_mm": SIZE, "edge_mm": EDGE, "dt_ms": DT, "cycle_ms": CYCLE, "speed_m_s": SPEED,
+        "protocol": repr(PROTOCOL), "seed": seed,
+    }  # fmt: skip
+    rows = _stored(file, settings)
+    missing = [k for k in range(slabs) if k not in rows]
+    if missing:
+        note("restitution on cables")
+        measured = measure_cables()
+        for row in map(plain, _computed(missing, seed, measured, workers)):
+            rows[row["slab"]] = row
+            with file.open("a") as out:
+                out.write(json.dumps(row, allow_nan=False) + "\n")
+            note(_line(row, len(rows), slabs))
+    return {"settings": settings, **summary([rows[k] for k in sorted(rows) if k < slabs])}
+
+
+def _computed(missing, seed: int, measured, workers: int) -> Iterator[dict[str, Any]]:
+    """Rows as they end; with one worker in this process."""
+    if workers == 1:
+        for k in missing:
+            yield slab_row(k, seed, measured)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(slab_row, k, seed, measured) for k in missing]
+        for ended in as_completed(waiting):
+            yield ended.result()
+
+
+def _line(row, done: int, slabs: int) -> str:
+    said = {name: "yes" if row[name]["inducible"] else "no" for name in row if name in METHODS}
+    seconds = sum(row[name]["wall_s"] for name in said)
+    text = ", ".join(f"{name} {verdict}" for name, verdict in said.items())
+    return f"slab {row['slab']} ({done} of {slabs}): {text}; {seconds:.0f} s"
+
+
+METHODS = ("monodomain", "screening", "screening_at_limit", "eikonal", "eikonal_wake")
+
+
+def _stored(file: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Rows of a file of the same study; makes it if there is none."""
+    mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    if not file.exists():
+        file.write_text(json.dumps({"study": mark}) + "\n")
+        return {}
+    text = file.read_text()
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    if not lines or json.loads(lines[0]).get("study") != mark:
+        raise SystemExit(f"arrhythmia.py: {file} holds another study: give another file.")
+    file.write_text("\n".join(lines) + "\n")  # without a line that was not finished
+    return {row["slab"]: row for row in map(json.loads, lines[1:])}
+
+
+def ring_problem(perimeter: float, velocity: float, refractory: float):
+    """A thin ring with a patch, from 4 to 10 % of the way round, that recovers later."""
+    n, width = 200, 0.3
+    angle, radius = 2 * np.pi * np.arange(n) / n, perimeter / (2 * np.pi)
+    circle = np.stack([radius * np.cos(angle), radius * np.sin(angle), 0 * angle], axis=1)
+    i, j = np.arange(n), (np.arange(n) + 1) % n
+    faces = [np.stack([i, j, j + n], axis=1), np.stack([i, j + n, i + n], axis=1)]
+    mesh = TriMesh(
+        np.concatenate([circle, circle + np.array([0.0, 0.0, width])]), np.concatenate(faces)
+    )
+    at = np.tile(i, 2)
+    tags = ((at >= 8) & (at < 20)).astype(int)
+    problem = build_surface_eikonal(mesh, None, Velocities(velocity), regions=tags)
+    tables = {
+        k: WaveTable([20.0], [1.0], [share * refractory - 20.0]) for k, share in ((0, 0.7), (1, 1))
+    }
+    return problem, tables, place_sites(problem, mesh.points[:1])[0]
+
+
+def rings(count: int, seed: int) -> dict[str, Any]:
+    """Rings either side of the wavelength: how many are judged rightly, error of the cycle."""
+    rng = np.random.default_rng(seed)
+    right, errors = {True: 0, False: 0}, []
+    for re_enters in (True, False):
+        for share in rng.uniform(*((0.8, 0.9925) if re_enters else (1.0075, 1.25)), count):
+            perimeter, velocity = rng.uniform(90.0, 150.0), rng.uniform(0.5, 0.7)
+            refractory = share * perimeter / velocity
+            protocol = Protocol("S1 S2", 2, 1000.0, (Stage(refractory + 15.0, 10.0, 50.0),))
+            found = induce(*ring_problem(perimeter, velocity, refractory), protocol)
+            right[re_enters] += found.induced == re_enters
+            if found.cycle_length is not None:
+                errors.append(abs(found.cycle_length / (perimeter / velocity) - 1.0))
+    return {
+        "each_side": count,
+        "longer_induced": right[True],
+        "shorter_not_induced": right[False],
+        "cycle_error_worst": max(errors, default=None),
+    }
+
+
+def figures_of_eight(edges: list[float]) -> list[dict[str, Any]]:
+    """Screening of a channel of 4 x 16 mm through 20 x 16 mm of core against theory."""
+    fast, slow, rows = 0.5, 0.2, []
+    for edge in edges:
+        mesh = slab((32.0, 28.0, 2.0), edge)
+        x, y, _ = np.abs(mesh.points[mesh.tets].mean(axis=1) - [16.0, 14.0, 1.0]).T
+        scar = np.where((x < 10) & (y < 8), np.where(x < 2, 1, 2), 0).astype(np.int32)
+        mesh = TetMesh(mesh.points, mesh.tets, {}, {"scar": scar})
+        tissue = {0: Velocities(fast, fast), 1: Velocities(slow, slow), 2: NonConducting()}
+        problem = build_eikonal(Heart(mesh, regions=scar), tissue)
+        site = PacingSite("below", (16.0, 2.0, 1.0), (16.0, 2.0, 1.0))
+        (circuit,) = screen_circuits(problem, mesh, [site], 100.0)
+        theory = 16 / slow + 32 / fast
+        rows.append(
+            {
+                "edge_mm": edge,
+                "cycle_error": abs(circuit.cycle_length_ms / theory - 1.0),
+                "area_error": abs(circuit.isthmus_area_mm2 / 8.0 - 1.0),
+            }
+        )
+    return rows
+
+
+def speed(edge: float, workers: int, preset: str) -> dict[str, Any]:
+    """A biventricle with scar and a channel: screening and programmed stimulation from all sites.
+
+    The preset is one of `twinheart.planning.PROTOCOLS`, with its S1 and its observation.
+    """
+    mesh = add_coordinates(biventricle(edge))
+    core = Area(at=(0.55, 0.75), radius=14.0, rim=3.0)
+    channel = Channel(((0.80, 0.75), (0.30, 0.75)), 4.0)
+    scar = paint_scar(mesh, ScarPlan(cores=(core,), channels=(channel,)))
+    painted = TetMesh(mesh.points, mesh.tets, mesh.point_fields, mesh.cell_fields | {"scar": scar})
+    tissue = {0: Velocities(0.6, 0.3), 1: Velocities(0.3, 0.15), 2: NonConducting()}
+    problem = build_eikonal(Heart(painted, regions=scar), tissue)
+    sites = aha_sites(painted, problem)
+    tables = {k: WaveTable([20.0, 300.0], [0.6, 1.0], [180.0, 250.0]) for k in tissue}
+    found: dict[str, Any] = {
+        "n_nodes": painted.n_nodes, "n_sites": len(sites), "workers": workers, "preset": preset,
+    }  # fmt: skip
+    start = perf_counter()
+    found["n_circuits"] = len(screen_circuits(problem, painted, sites, 200.0))
+    found["screening_wall_s"] = perf_counter() - start
+    note(f"{found['n_circuits']} circuits; {preset} from {len(sites)} sites")
+    start = perf_counter()
+    results = induce_sites(problem, tables, sites, named_protocol(preset), workers=workers)
+    found["induction_wall_s"] = perf_counter() - start
+    found["induced_sites"] = sum(result.induced for result in results)
+    found["runs"] = sum(result.runs for result in results)
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slabs", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--file", type=Path, default=Path("arrhythmia_slabs.jsonl"))
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="default: all sections")
+    parser.add_argument("--quick", action="store_true", help="2 slabs, 3 rings, a small heart")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    chosen = options.only or SECTIONS
+    slabs = min(options.slabs, 2) if options.quick else options.slabs
+    result: dict[str, Any] = {
+        "version": version("twinheart"), "seed": options.seed, "quick": options.quick,
+        "machine": machine(), "threads": os.environ.get("OMP_NUM_THREADS"),
+    }  # fmt: skip
+    if "cycles" in chosen:
+        note("rings and figures of eight")
+        result["rings"] = rings(3 if options.quick else 20, options.seed)
+        result["figures_of_eight"] = figures_of_eight([1.0] if options.quick else [1.0, 0.5])
+    if "speed" in chosen:
+        note("a biventricle with scar")
+        how = (2.6, "cardiomat2025") if options.quick else (1.5, "varp-arevalo2016")
+        result["speed"] = speed(how[0], options.workers, how[1])
+    if "agreement" in chosen:
+        result["agreement"] = agreement(slabs, options.seed, options.workers, options.file)
+    name = "arrhythmia_quick.json" if options.quick else "arrhythmia.json"
+    write_json(device_folder() / name, result)
+    if options.json:
+        print(json.dumps(plain(result)))
+        return
+    for section in ("rings", "figures_of_eight", "speed", "agreement"):
+        if section in result:
+            print(section, json.dumps(plain(result[section]), indent=1))
+
+
+if __name__ == "__main__":
+    main()
