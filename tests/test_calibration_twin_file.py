@@ -528,8 +528,8 @@ def test_folders_that_cannot_be_written_to_are_named(found, tmp_path):
         write_twin(tmp_path, found)
 
 
-def test_a_site_over_scar_excites_the_nearest_muscle(tmp_path):
-    """So it does in the fit, in the prediction afterwards and in the stored twin."""
+def test_a_site_over_the_core_of_a_scar_is_silent(tmp_path):
+    """In the fit, in the prediction afterwards and in the stored twin."""
     heart, twin = small_heart(), small_twin()
     usual = small_objective().model.excitation.positions({})
     centroids = heart.mesh.points[heart.mesh.tets].mean(axis=1)
@@ -542,7 +542,11 @@ def test_a_site_over_scar_excites_the_nearest_muscle(tmp_path):
     free = Parameters(parameter(n, sites=small_sites()) for n in names)
     model = build_model(twin, data, free, sites=small_sites(), dtype=np.float64)
     objective, u = Objective(model, data, free), jnp.zeros(5)
-    traced = np.asarray(eqx.filter_jit(objective.predict)(u).lat)
+    predict = eqx.filter_jit(objective.predict)
+    traced = np.asarray(predict(u).lat)
+    never = predict(u.at[1].set(100.0)).lat  # that site half a second later than all others
+    np.testing.assert_array_equal(traced, never)
+    assert np.abs(traced - predict(u.at[2].set(1.0)).lat)[np.isfinite(traced)].max() > 1.0
     stage = stage_of(objective, np.zeros(5))
     np.testing.assert_allclose(stage.prediction.lat, traced, rtol=EXACT64)
     assert np.isinf(traced).sum() > 5  # the core

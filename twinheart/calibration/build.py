@@ -34,7 +34,8 @@ from twinheart.errors import InputError, ModelError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.implicit import SurfaceClass
 from twinheart.mesh.quality import mean_edge
-from twinheart.tissue import Eikonal, build_eikonal
+from twinheart.tissue import Eikonal, NonConducting, build_eikonal
+from twinheart.tissue.conductivity import by_region
 from twinheart.tissue.eikonal_parts import Axes
 from twinheart.tissue.purkinje import FAST_TAG
 from twinheart.tissue.template import templates_of
@@ -397,6 +398,7 @@ def _excitation(twin: Twin, sites: Sequence[StartSite]):
     if not sites:
         raise ModelError("there is nowhere to start: give sites or a Purkinje tree.")
     right = np.array([site.right for site in sites])
+    tissues = by_region(twin.heart, twin.conductivity, "conductivity")
     surfaces = [endocardium(mesh, side) for side in (_LV, _RV)]
     if surfaces[0] is None or (right.any() and surfaces[1] is None):
         raise ModelError("the heart has no endocardium tagged where sites are to lie.")
@@ -409,6 +411,7 @@ def _excitation(twin: Twin, sites: Sequence[StartSite]):
         onset=jnp.array([float(site.onset) for site in sites]),
         charts=charts,
         radius=max(_RADIUS, mean_edge(mesh)),
+        over_scar=any(isinstance(t, NonConducting) for t in tissues.values()),
     )
 
 

@@ -152,6 +152,8 @@ class Excitation(eqx.Module):
         Of the ball in which arrival is exact [mm].
     roots : (root,) int array
         Nodes of the Purkinje tree where excitation starts instead, at `onset`.
+    over_scar : bool
+        Whether sites may come to lie where nothing conducts.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -162,6 +164,7 @@ class Excitation(eqx.Module):
     charts: tuple[Chart, ...]
     radius: float = eqx.field(static=True)
     roots: Int[np.ndarray, "site"] | None = None
+    over_scar: bool = eqx.field(static=True, default=False)
 
     def onsets(self, values: Mapping[str, Array]) -> Float[Array, "site"]:
         """Onsets [ms]. The ventricle that is not delayed starts with the QRS, whichever it is."""
@@ -183,7 +186,8 @@ class Excitation(eqx.Module):
             at_nodes = jnp.full(problem.n_nodes, jnp.inf).at[self.roots].min(self.onsets(values))
             return arrival(problem, at_nodes=at_nodes)
         sites = Sites(self.positions(values), self.onsets(values), self.radius)
-        return arrival(problem, sites, anywhere=True)  # the core of a scar may lie under a site
+        # where the core of a scar lies under a site, it excites nothing
+        return arrival(problem, sites, silent=self.over_scar)
 
 
 def _late(delay: Array) -> Array:

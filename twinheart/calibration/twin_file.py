@@ -442,8 +442,8 @@ def _at_sites(heart: Heart, positions, radius: float, lat) -> tuple[Stimulus, ..
     nodes of the ball alone do not make.
     """
     gap = np.linalg.norm(heart.mesh.points[:, None] - positions, axis=2)
-    gap[~np.isfinite(lat)] = np.inf  # a site in scar excites the nearest muscle
-    chosen = (gap <= np.maximum(radius, gap.min(axis=0))).any(axis=1)
+    gap[~np.isfinite(lat)] = np.inf  # a site in the core of a scar excites nothing
+    chosen = (gap <= gap.min(axis=0).clip(radius, 2.0 * radius)).any(axis=1)
     tets = heart.mesh.tets
     chosen[tets[chosen[tets].any(axis=1)]] = True
     nodes = np.flatnonzero(chosen & np.isfinite(lat))

@@ -297,7 +297,7 @@ def arrival(
     sites: Sites | None = None,
     *,
     at_nodes: Float[Array, "node"] | None = None,
-    anywhere: bool = False,
+    silent: bool = False,
 ) -> Float[Array, "node"]:
     r"""Activation times; differentiable in velocities, delays, onsets and positions.
 
@@ -314,9 +314,9 @@ def arrival(
     at_nodes : (node,) array, optional
         Onsets at nodes of mesh and tree [ms], ``inf`` where none: for plane sources, node sets and
         the roots of the tree.
-    anywhere : bool
-        Whether a site outside the mesh, or where nothing conducts, excites the nearest element
-        that conducts; otherwise it is refused (traced ones never are).
+    silent : bool
+        Whether a site outside the mesh, or where nothing conducts, excites nothing. Otherwise it is
+        refused, or where it is traced excites the nearest element that conducts.
 
     Returns
     -------
@@ -350,7 +350,7 @@ def arrival(
     if sites is None and at_nodes is None:
         raise ModelError("no source of excitation: give sites, or onsets at nodes.")
     check_positive("a conduction velocity [m/s]", problem.velocity)
-    if sites is not None and not anywhere:
+    if sites is not None and not silent:
         refuse_outside(problem, sites)
     if at_nodes is not None:
         at_nodes = jnp.asarray(at_nodes, dtype=float)
@@ -359,17 +359,17 @@ def arrival(
                 f"onsets at nodes have shape {at_nodes.shape}, expected ({problem.n_nodes},): one "
                 "for each node of mesh and tree, inf where none."
             )
-    return _arrival(problem, sites, at_nodes)
+    return _arrival(problem, sites, at_nodes, silent)
 
 
 @eqx.filter_jit
-def _arrival(problem: Eikonal, sites: Sites | None, at_nodes) -> Array:
+def _arrival(problem: Eikonal, sites: Sites | None, at_nodes, silent: bool = False) -> Array:
     slow = _checked(problem.velocity) ** -2.0
     source = jnp.full(problem.n_nodes, jnp.inf, slow.dtype)
     if at_nodes is not None:
         source = jnp.where(jnp.isnan(at_nodes), jnp.inf, at_nodes).astype(slow.dtype)
     if sites is not None:
-        source = jnp.minimum(source, _site_arrival(problem, sites, slow))
+        source = jnp.minimum(source, _site_arrival(problem, sites, slow, silent))
     qt, qs, qe = (
         metric(squares, row, slow)
         for squares, row in zip(problem.squares, problem.rows, strict=True)
@@ -404,7 +404,7 @@ def metric(squares, row, slow):
     return sum(g * own[:, k][shape] for k, g in enumerate(squares))
 
 
-def _site_arrival(problem: Eikonal, sites: Sites, slow):
+def _site_arrival(problem: Eikonal, sites: Sites, slow, silent: bool):
     """Arrival from the sites within their balls, inf elsewhere: onset and local distance."""
     n, count = problem.n_nodes, sites.onsets.shape[0]
     dtype = slow.dtype
@@ -415,7 +415,7 @@ def _site_arrival(problem: Eikonal, sites: Sites, slow):
     )
     arguments = jax.lax.stop_gradient((sites.positions, sites.onsets, sites.radius, slow))
     site, axes, row = on_host(
-        partial(problem.axes.nearest_sites, problem.elements),
+        partial(problem.axes.nearest_sites, problem.elements, silent=silent),
         shapes,
         *arguments,
         vmap_method="sequential",

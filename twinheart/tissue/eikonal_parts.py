@@ -124,13 +124,20 @@ class Axes:
             frames[k] = f, s, np.cross(f, s)
         return frames
 
-    def nearest_sites(self, elements: Elements, positions, onsets, radius, slow):
-        """Site that reaches every node of its ball first, frame and row of each site."""
+    def nearest_sites(
+        self, elements: Elements, positions, onsets, radius, slow, *, silent: bool = False
+    ):
+        """Site that reaches every node of its ball first, frame and row of each site.
+
+        If `silent`, sites that lie in no element reach none.
+        """
         positions, onsets, slow = (np.asarray(x, dtype=float) for x in (positions, onsets, slow))
-        cell, _ = elements.locate(positions)
+        cell, gap = elements.locate(positions)
         frames, row = self.frames(cell), self.rows[cell].astype(np.int32)
         site, best = np.full(elements.n_nodes, -1, np.int32), np.full(elements.n_nodes, np.inf)
         for k, position in enumerate(positions):
+            if silent and gap[k] > self.facet:
+                continue
             nodes = elements.ball(position, int(cell[k]), float(radius))
             along = (elements.points[nodes] - position) @ frames[k].T
             u = onsets[k] + np.sqrt(along**2 @ slow[row[k]][list(self.columns)])
