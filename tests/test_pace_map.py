@@ -209,7 +209,7 @@ def test_the_wide_beats_of_a_recording_are_taken():
 def test_a_t_wave_at_once_does_not_lengthen_the_qrs():
     t = np.arange(0.0, 600.0)
     qrs = np.exp(-(((t - 150) / 40) ** 2))
-    late = -0.3 * np.exp(-(((t - 330) / 60) ** 2))
+    late = -0.2 * np.exp(-(((t - 330) / 60) ** 2))
     onset, offset = qrs_extent(Ecg(t, (qrs + late)[:, None], ("II",)))
     assert 50 < onset < 90
     assert 210 < offset < 260

@@ -23,8 +23,8 @@ LOWPASS = 2.5  # ms: standard deviation of the Gaussian that filters both
 EARLIEST = -60.0  # ms before the stimulus at which the window of a beat may begin
 SHIFTS = 121
 SAMPLES = 512  # of a simulated beat, a power of two
-# Factors on the velocities that are tried.
-SPEEDS = tuple(float(c) for c in np.geomspace(0.8, 1.25, 7))
+# Factors on the velocities that are tried: two and a half standard deviations of `ModelSpread`.
+SPEEDS = tuple(float(c) for c in np.geomspace(0.64, 1.5625, 11))
 _AROUND = 10.0  # ms before and after the QRS that are compared, too
 
 
