@@ -135,6 +135,7 @@ def test_a_lesion_beside_a_core_makes_a_circuit_that_was_none():
     assert solid.after([Lesion([[24, 0, THICK], [24, 15, THICK]], 2.0, np.inf)]).circuits == ()
 
 
+@pytest.mark.slow
 def test_no_lesion_of_a_plan_can_be_left_out():
     """Of four openings that lead into each other three must be closed."""
 
