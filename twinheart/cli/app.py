@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from twinheart.cli.ablate import ablate
 from twinheart.cli.anatomy import anatomy
 from twinheart.cli.benchmark import benchmark
 from twinheart.cli.calibrate import calibrate
@@ -49,6 +50,7 @@ app.command()(scar)
 app.command()(screen)
 app.command()(locate_vt)
 app.command()(export)
+app.command()(ablate)
 app.command()(risk)
 app.command()(torso)
 app.command()(leadfield)
