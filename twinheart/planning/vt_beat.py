@@ -21,6 +21,7 @@ _FILTERED = 1500.0  # ms: a filter would bend a shorter record
 # Of the steepest slope: where the QRS ends. The next one where it would not end before the T wave.
 _EDGES = (0.125, 0.18, 0.25)
 _NOTCH = 20.0  # ms; a quieter stretch inside the QRS
+_T_WITHIN, _STEEPER = 450.0, 1.5  # ms; a T wave is less steep than its QRS by this factor
 _SLOPE = 6.0  # ms, smoothing of slopes
 _MARGIN = 40.0  # ms kept around the QRS
 
@@ -169,16 +170,26 @@ def qrs_extent(ecg: Ecg, within: tuple[float, float] | None = None) -> tuple[flo
 
 
 def _beats(ecg: Ecg) -> Beats:
-    """Beats with the bounds of wide complexes; the R peak is the largest deflection within."""
+    """Beats with the bounds of wide complexes; the R peak is the largest deflection within.
+
+    A complex near another one that is much steeper is the T wave of that.
+    """
     found = find_beats(ecg)
     extent = [qrs_extent(ecg, tuple(bounds)) for bounds in found.bounds]
     t, leads = np.asarray(ecg.t, float), independent_signals(ecg)
-    peaks = []
-    for onset, offset in extent:
+    slope = gaussian_filter1d(leads, _SLOPE / ecg.step, axis=0, order=1)
+    steepness = np.sqrt((slope**2).sum(axis=1))
+    peaks, steepest = [], []
+    for (onset, offset), bounds in zip(extent, found.bounds, strict=True):
         own = np.flatnonzero((t >= onset) & (t <= offset))
         size = ((leads[own] - leads[own[0]]) ** 2).sum(axis=1)
         peaks.append(t[own[size.argmax()]])
-    return Beats(np.array(peaks, dtype=float), np.array(extent, dtype=float).reshape(-1, 2))
+        steepest.append(steepness[(t >= bounds[0]) & (t <= bounds[1])].max())
+    r, steep = np.array(peaks, dtype=float), np.array(steepest, dtype=float)
+    near = np.abs(r[:, None] - r) < _T_WITHIN
+    kept = ~(near & (steep > _STEEPER * steep[:, None])).any(axis=1)
+    kept &= np.concatenate([[True], np.diff(r) > _REACH])[: len(r)]  # found once
+    return Beats(r[kept], np.array(extent, dtype=float).reshape(-1, 2)[kept])
 
 
 def _in_mv(ecg: Ecg, arbitrary: bool) -> Ecg:
