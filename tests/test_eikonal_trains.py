@@ -22,6 +22,7 @@ from twinheart.tissue import (
     pace,
     wave_table,
 )
+from twinheart.tissue.eikonal_trains import Trains
 from twinheart.twin import Twin, simulate
 
 CONSTANT = WaveTable([20.0], [1.0], [180.0])
@@ -187,3 +188,21 @@ def test_bad_trains_are_refused():
     ):
         with pytest.raises(ModelError, match=message):
             call()
+
+
+def test_pieces_of_a_train_are_the_train():
+    """Cut while waves run, also at the time of a stimulus; the first piece is left as it was."""
+    problem = build_eikonal(Heart(slab((30.0, 12.0, 2.0), 1.0)), Velocities(0.4, 0.2))
+    table = WaveTable([20.0, 300.0], [0.6, 1.0], [150.0, 250.0])
+    pulses = [Sites([[0.0, 6.0, 1.0]], onset) for onset in (0.0, 290.0, 470.0)]
+    whole = eikonal_train(problem, pulses, table, t_end=800.0)
+    trains = Trains(problem, table)
+    first = trains.until(289.0, pulses[:1])
+    second = trains.until(320.0, pulses[1:2], since=first)
+    again = trains.until(320.0, pulses[1:2], since=first)
+    last = trains.until(800.0, pulses[2:], since=second)
+    np.testing.assert_allclose(last.train().lat, whole.lat, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(last.train().apd, whole.apd, rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(again.event, second.event)
+    assert first.train().count.max() == 1
+    assert np.nanmax(second.train().lat) <= 320.0

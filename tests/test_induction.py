@@ -1,6 +1,7 @@
 """Induction: rings re-enter exactly if they are long enough, uniform tissue never does."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from twinheart.planning import (
     place_sites,
     reentry,
 )
+from twinheart.planning.protocols import Earliest
 from twinheart.tissue import (
     NonConducting,
     Sites,
@@ -76,15 +78,48 @@ def test_a_ring_is_induced_exactly_if_it_is_longer_than_the_wavelength(re_enters
         assert found.s1_beats == 2
         if re_enters:
             assert found.cycle_length == pytest.approx(perimeter / velocity, rel=1e-3)
+            assert found.spread is not None
             assert found.spread < 0.05
             assert found.coupling == pytest.approx((1000.0, refractory - 5.0), abs=1e-3)
         else:
             assert found.cycle_length is None
             assert found.stimuli == ()
-            tried = np.array(protocol.stages[0].intervals)
+            (stage,) = protocol.stages
+            assert isinstance(stage, Stage)
+            tried = np.array(stage.intervals)
             own = 0.7 * refractory  # of the site, which is not in the patch
             assert found.stages[0].captured == tried[tried >= own].min()
             assert found.stages[0].blocked == tried[tried < own].max()
+
+
+@pytest.mark.parametrize("re_enters", [True, False])
+def test_the_earliest_stimulus_is_found_and_re_enters_exactly_if_it_can(re_enters):
+    """The site recovers after 0.7 of the time of the patch, where its early wave blocks."""
+    refractory = (0.95 if re_enters else 1.05) * 120.0 / 0.5
+    problem, tables, site = patched_ring(120.0, 0.5, refractory)
+    protocol = Protocol("early", 2, 1000.0, (Earliest(),))
+    found = induce(problem, tables, site, protocol)
+    assert found.induced == re_enters
+    (stage,) = found.stages
+    assert stage.captured is not None
+    assert 0.7 * refractory <= stage.captured < 0.7 * refractory + 1.0
+    assert stage.blocked is not None
+    assert stage.blocked < 0.7 * refractory
+    if re_enters:
+        assert found.coupling[-1] == pytest.approx(stage.captured, abs=1e-6)
+        assert found.cycle_length == pytest.approx(240.0, rel=1e-3)
+
+
+def test_every_early_stimulus_is_as_early_as_it_can_be():
+    """Each finds the tissue of the site after the shorter duration of the one before."""
+    problem = build_eikonal(Heart(slab((16.0, 4.0, 1.0), 1.0)))
+    site = place_sites(problem, [[0.0, 2.0, 0.0]])[0]
+    found = induce(problem, STEEP, site, replace(named_protocol("peerp"), n_s1=2, cycle=600.0))
+    assert found.outcome == "not induced"
+    assert len(found.stages) == 5
+    for stage, recovered in zip(found.stages, [270.0] + [170.0] * 4, strict=True):
+        assert stage.captured is not None
+        assert recovered <= stage.captured < recovered + 2.0
 
 
 def cored_slab(side: float, edge: float, rim: float, refractory: float):
@@ -120,7 +155,7 @@ def test_a_core_with_too_short_a_way_around_it_carries_no_re_entry():
     assert found.lasted < refractory + 4 * (side + 2 * rim) / 0.3
 
 
-@pytest.mark.parametrize("name", ["varp-arevalo2016", "cardiomat2025", "burst"])
+@pytest.mark.parametrize("name", ["varp-arevalo2016", "cardiomat2025", "burst", "peerp"])
 def test_uniform_tissue_is_never_induced(name):
     problem = build_eikonal(Heart(slab((16.0, 16.0, 1.0), 1.0)), Velocities(0.6, 0.3))
     for site in place_sites(problem, [[0.0, 0.0, 0.0], [8.0, 8.0, 0.0]]):
@@ -265,6 +300,8 @@ def test_bad_studies_are_refused(study, tmp_path):
     with pytest.raises(OutputError, match="cannot write"):
         induce_sites(*study, file=tmp_path / "none" / "sites.jsonl")
     opposite = induce(problem, tables, sites[0], Protocol("S1", 1, 600.0, ()))
+    with pytest.raises(InputError, match="expected positive numbers"):
+        Earliest(window=0.0)
     with pytest.raises(InputError, match="no re-entry was induced"):
         activation_train(problem, tables, opposite, protocol)
 

@@ -19,6 +19,7 @@ from twinheart.cli.convert import convert
 from twinheart.cli.demo import demo
 from twinheart.cli.ecg import ecg
 from twinheart.cli.export import export
+from twinheart.cli.induce import induce
 from twinheart.cli.info import info
 from twinheart.cli.leadfield import leadfield
 from twinheart.cli.locate_vt import locate_vt
@@ -48,6 +49,7 @@ app.command()(convert)
 app.command()(simulate)
 app.command()(scar)
 app.command()(screen)
+app.command()(induce)
 app.command()(locate_vt)
 app.command()(export)
 app.command()(ablate)

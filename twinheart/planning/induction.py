@@ -7,8 +7,9 @@ activation beyond the ball of tissue that it excites itself. Re-entry is induced
 being activated `observe` ms after the last stimulus and one node was activated at least
 `activations` times after it (see `Protocol`).
 
-Stimuli that many trains have in common are run once, where their waves have ended when the next
-one is given: only when each node has repolarised matters then, and no number changes.
+Stimuli that many trains have in common are run once: a train goes on from where the site may have
+recovered from the last one that is known. Regular beats are run until one repeats the one before.
+No number changes by this.
 
 The model behind it, `twinheart.tissue.eikonal_train`, knows block and restitution but neither
 electrotonic coupling nor the curvature of fronts: what is induced here is a candidate to be
@@ -17,21 +18,26 @@ by less than it needs across an element may still get through, so that an edge h
 longest refractory period that re-enters by some 2 h / c.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from twinheart.errors import InputError, SolverError
 from twinheart.planning.pacing_sites import PacingSite
-from twinheart.planning.protocols import Protocol, Stage
+from twinheart.planning.protocols import Earliest, Protocol, Stage
 from twinheart.tissue import Eikonal, Sites, Train, WaveTable, eikonal_train
+from twinheart.tissue.eikonal_trains import Moment, Trains
 
 # A run goes on so long after the observation [ms]: in it something must fire.
 _TAIL = 20.0
-# Waves must have ended so long before the next stimulus for their train not to be run again [ms].
+# Waves end so long before the next regular stimulus where beats are run one by one [ms].
 _QUIET = 50.0
+_SAME = 1e-9  # ms by which nodes may recover otherwise in beats that repeat each other
+_LIKE = 1e-6  # ms to which the same activations come again in a train that is run in other pieces
+_PROBE = 100.0  # ms after a stimulus in which its wave leaves the site
 
 
 class Reentry(NamedTuple):
@@ -214,8 +220,7 @@ def induce(
     ('not induced', 240.0, 230.0)
     """
     pacing = _Pacing(problem, tables, site, protocol, radius)
-    base = pacing.run(protocol.s1)
-    beats = int(base.train.count[pacing.beyond].max(initial=0))
+    base, beats = pacing.regular()
     if not beats:
         return pacing.result("no capture", 0, [])
     found = []
@@ -274,25 +279,19 @@ def _end(last: float, protocol: Protocol) -> float:
     return last + protocol.observe + _TAIL
 
 
-class _State(NamedTuple):
-    """When nodes have repolarised after `skipped` stimuli, whose waves ended at `ended`."""
-
-    ready: np.ndarray
-    skipped: int
-    ended: float
-
-
 class _Run(NamedTuple):
-    """A train of stimuli, the state that it started from, and its activations from there on."""
+    """A train of stimuli, its activations, and what goes on when the site may recover at last."""
 
     stimuli: tuple[float, ...]
-    start: _State
     train: Train
+    middle: Moment
 
 
-def _go_through(pacing: "_Pacing", stage: Stage, base: _Run) -> tuple[StageResult, _Run]:
+def _go_through(pacing: "_Pacing", stage: Stage | Earliest, base: _Run) -> tuple[StageResult, _Run]:
     """Shorten the interval until block or re-entry; the last train that was captured."""
     pacing.keep(base)
+    if isinstance(stage, Earliest):
+        return _earliest(pacing, stage, base)
     captured, kept, last = None, base, base.stimuli[-1]
     for interval in stage.intervals:
         added = tuple(last + interval * (k + 1) for k in range(stage.count))
@@ -305,60 +304,92 @@ def _go_through(pacing: "_Pacing", stage: Stage, base: _Run) -> tuple[StageResul
     return StageResult(captured, None), kept
 
 
+def _earliest(pacing: "_Pacing", stage: Earliest, base: _Run) -> tuple[StageResult, _Run]:
+    """Find the earliest stimulus from which a wave leaves the site, and give it."""
+    last = base.stimuli[-1]
+    low = max(stage.least, pacing.recovered(base) - last - stage.window / 2)
+    high = low + stage.window
+    while not pacing.probe(base, last + high):
+        low, high = high, high + stage.window / 2
+        if high > pacing.protocol.observe:
+            return StageResult(None, low), base
+    while high - low > stage.resolution:
+        middle = (low + high) / 2
+        low, high = (low, middle) if pacing.probe(base, last + middle) else (middle, high)
+    return StageResult(high, low), pacing.run((*base.stimuli, last + high))
+
+
 class _Pacing:
     """Trains of stimuli at one site, and what is known of them."""
 
     def __init__(self, problem: Eikonal, tables, site: PacingSite, protocol: Protocol, radius):
-        self.problem, self.tables, self.site = problem, tables, site
+        self.problem, self.site = problem, site
         self.protocol, self.radius = protocol, radius
+        self.trains = Trains(problem, tables)
         self.runs, self.lasted = 0, 0.0
         self.latest = Reentry(False, 0.0, np.nan, np.nan)
-        self.beyond = self._beyond()
-        self.states = [_State(np.full(problem.n_nodes, -np.inf), 0, -np.inf)]
+        self.ball, self.beyond = self._ball()
+        rows = self.trains.tables[self.trains.table_of[self.ball], 0]
+        self.quickest = float((rows[:, 0] + rows[:, 2]).min())  # recovery of tissue at the site
+        self.skipped = 0  # stimuli of S1 that are not run, and when nodes have repolarised by then
+        self.ready = np.full(problem.n_nodes, -np.inf)
+        self.moments: dict[tuple[float, ...], Moment] = {}
 
-    def _beyond(self) -> Bool[np.ndarray, "node"]:
-        """Nodes of conducting tissue outside the ball that a stimulus excites."""
+    def _ball(self) -> tuple[Int[np.ndarray, "_"], Bool[np.ndarray, "node"]]:
+        """Nodes that a stimulus excites, and whether each node is other tissue that conducts."""
         elements = self.problem.elements
         position = np.array(self.site.position)
         cell, _ = elements.locate(position[None])
+        ball = np.asarray(elements.ball(position, int(cell[0]), self.radius))
         beyond = np.zeros(self.problem.n_nodes, dtype=bool)
         beyond[np.unique(elements.cells)] = True
-        beyond[elements.ball(position, int(cell[0]), self.radius)] = False
+        beyond[ball] = False
         if not beyond.any():
             raise InputError(
                 f"a stimulus of radius {self.radius:g} mm at {self.site.name} excites all tissue: "
                 "make it smaller."
             )
-        return beyond
+        return ball, beyond
+
+    def regular(self) -> tuple[_Run, int]:
+        """S1, and the activations by it of the node that has most.
+
+        Once a beat repeats the one before, so do all that follow, and only the last of them is run.
+        """
+        stimuli = self.protocol.s1
+        count = np.zeros(self.problem.n_nodes, dtype=int)
+        ready, before = self.ready, None
+        for k, at in enumerate(stimuli[:-1]):
+            end = _end(at, self.protocol)
+            found = self.trains.until(end, self._pulses([at]), repolarised=ready)
+            if found.event[:, 0].max(initial=-np.inf) + _QUIET >= at + self.protocol.cycle:
+                whole = self.run(stimuli)  # its waves meet the next one's
+                return whole, int(whole.train.count[self.beyond].max(initial=0))
+            fired = np.bincount(found.node, minlength=len(count))
+            ready, after = found.ready, found.ready - at
+            count += fired
+            if before is not None and np.allclose(after, before, rtol=0, atol=_SAME):
+                count += (len(stimuli) - 2 - k) * fired
+                ready = after + stimuli[-2]
+                break
+            before = after
+        self.ready, self.skipped = ready, len(stimuli) - 1
+        last = self.run(stimuli)
+        return last, int((count + last.train.count)[self.beyond].max(initial=0))
 
     def keep(self, run: _Run):
-        """Let later trains that begin with the same stimuli start from within or after this one."""
-        count = len(run.stimuli)
-        for skipped in range(max(count - 1, run.start.skipped + 1), count + 1):
-            until = run.stimuli[skipped] if skipped < count else np.inf
-            lat = np.where(run.train.lat < until, run.train.lat, np.nan)
-            ready = np.fmax.reduce(lat + run.train.apd, axis=1, initial=-np.inf)
-            ended = float(np.fmax.reduce(lat, axis=None, initial=-np.inf))
-            self.states.append(_State(np.fmax(run.start.ready, ready), skipped, ended))
+        """Let trains that begin with the same stimuli go on from this one."""
+        self.moments[run.stimuli] = run.middle
 
     def run(self, stimuli: tuple[float, ...]) -> _Run:
-        """Activations by stimuli, from the latest state whose waves had ended on."""
-        start = max(
-            (
-                state
-                for state in self.states
-                if state.skipped < len(stimuli) and state.ended + _QUIET < stimuli[state.skipped]
-            ),
-            key=lambda state: state.skipped,
-        )
+        """Activations by stimuli until the end of the observation, from what is kept on."""
         last = stimuli[-1]
-        train = eikonal_train(
-            self.problem,
-            [Sites([self.site.position], at, self.radius) for at in stimuli[start.skipped :]],
-            self.tables,
-            t_end=_end(last, self.protocol),
-            repolarised=start.ready,
+        count, start = self._start(stimuli)
+        middle = self.trains.until(
+            last + self.quickest, self._pulses(stimuli[count:]), since=start, repolarised=self.ready
         )
+        whole = self.trains.until(_end(last, self.protocol), since=middle)
+        train = whole.train()
         if train.result != "successful":
             raise SolverError(
                 f"{self.site.name}: more activations than a run may have, within "
@@ -367,16 +398,40 @@ class _Pacing:
         self.latest = reentry(train, last, self.protocol)
         self.runs += 1
         self.lasted = max(self.lasted, self.latest.lasted)
-        return _Run(stimuli, start, train)
+        return _Run(stimuli, train, middle)
 
-    def captured(self, train: Train, base: _Run, since: float) -> bool:
+    def probe(self, base: _Run, at: float) -> bool:
+        """Whether a stimulus after those of a run is captured."""
+        stimuli = (*base.stimuli, at)
+        count, start = self._start(stimuli)
+        found = self.trains.until(
+            at + _PROBE, self._pulses(stimuli[count:]), since=start, repolarised=self.ready
+        )
+        return self.captured(found.train(), base, at, at + _PROBE)
+
+    def captured(self, train: Train, base: _Run, since: float, until: float = np.inf) -> bool:
         """Whether a train differs beyond the ball from the one without its latest stimuli."""
-        until = _end(base.stimuli[-1], self.protocol)  # where that one was ended
+        until = min(until, _end(base.stimuli[-1], self.protocol))  # where that one was ended
         own, other = (
             np.sort(lat[(lat >= since) & (lat <= until) & self.beyond[:, None]])
             for lat in (train.lat, base.train.lat)
         )
-        return not np.array_equal(own, other)
+        return len(own) != len(other) or not np.allclose(own, other, rtol=0, atol=_LIKE)
+
+    def recovered(self, run: _Run) -> float:
+        """When the tissue at the site has repolarised after the last stimulus of a run [ms]."""
+        return float(np.median(run.middle.ready[self.ball]))
+
+    def _start(self, stimuli: tuple[float, ...]) -> tuple[int, Moment | None]:
+        """Number of the first stimuli that need not be run, and what goes on after them."""
+        for count in range(len(stimuli) - 1, self.skipped, -1):
+            known = self.moments.get(stimuli[:count])
+            if known is not None and known.t < stimuli[count]:
+                return count, known
+        return self.skipped, None
+
+    def _pulses(self, times: Sequence[float]) -> list[Sites]:
+        return [Sites([self.site.position], at, self.radius) for at in times]
 
     def result(self, outcome: str, beats: int, stages, stimuli=()) -> SiteResult:
         cycle, spread = self.latest.cycle_length, self.latest.spread

@@ -4,7 +4,8 @@ A protocol paces a site regularly (S1) and then goes through its stages. A stage
 interval that is shortened step by step until the tissue does not respond any more or re-entry is
 induced; the next stage starts from the shortest interval that still was captured. Programmed
 stimulation has one stage with one stimulus for each of S2, S3 and S4; burst pacing is one stage
-with many stimuli.
+with many stimuli; pacing at the end of the effective refractory period has stages that each find
+the earliest stimulus.
 """
 
 from dataclasses import dataclass
@@ -74,6 +75,46 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Earliest:
+    """A stimulus as early as a wave leaves the site, found by bisection.
+
+    The first interval tried is around the repolarisation of the site after the stimulus before.
+
+    Parameters
+    ----------
+    window : float
+        Width of the bracket [ms]; where even its upper end is not conducted it moves by half.
+    least : float
+        Shortest interval to try [ms].
+    resolution : float
+        To which the interval is found [ms].
+
+    Raises
+    ------
+    InputError
+        If a number is not positive.
+
+    Examples
+    --------
+    >>> from twinheart.planning.protocols import Earliest
+    >>> Earliest().window
+    80.0
+    """
+
+    window: float = 80.0
+    least: float = 60.0
+    resolution: float = 1.0
+
+    def __post_init__(self):
+        numbers = (self.window, self.least, self.resolution)
+        if not (np.isfinite(numbers).all() and min(numbers) > 0):
+            raise InputError(
+                f"the earliest stimulus is sought in {self.window} ms, from {self.least} ms on, to "
+                f"{self.resolution} ms: expected positive numbers."
+            )
+
+
+@dataclass(frozen=True)
 class Statement:
     """Where something in a protocol is from.
 
@@ -104,7 +145,7 @@ class Protocol:
         Regular stimuli.
     cycle : float
         Interval between them [ms].
-    stages : tuple of Stage
+    stages : tuple of Stage or Earliest
         What follows them.
     observe : float
         How long activity must last after the last stimulus [ms].
@@ -130,7 +171,7 @@ class Protocol:
     name: str
     n_s1: int
     cycle: float
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage | Earliest, ...]
     observe: float = 1000.0
     activations: int = 2
     sources: tuple[Statement, ...] = ()
@@ -141,7 +182,8 @@ class Protocol:
         for what, value in (("S1 cycle", self.cycle), ("observation", self.observe)):
             if not (np.isfinite(value) and value > 0):
                 raise InputError(f"{self.name}: {what} of {value} ms, expected a positive number.")
-        longest = max((stage.start for stage in self.stages), default=0.0)
+        starts = (stage.start for stage in self.stages if isinstance(stage, Stage))
+        longest = max(starts, default=0.0)
         if not self.observe > longest:
             raise InputError(
                 f"{self.name}: observed for {self.observe:g} ms after stimuli at {longest:g} ms: "
@@ -177,7 +219,9 @@ class Protocol:
         return "\n".join(lines)
 
 
-def _stage_text(number: int, stage: Stage) -> str:
+def _stage_text(number: int, stage: Stage | Earliest) -> str:
+    if isinstance(stage, Earliest):
+        return f"S{number} as early as it is conducted, to {stage.resolution:g} ms"
     interval = f"{stage.start:g} ms"
     if len(stage.intervals) > 1:
         interval = f"{stage.start:g} to {stage.least:g} ms by {stage.step:g} ms"
@@ -229,7 +273,30 @@ _BURST = Protocol(
     sources=(Statement("all numbers are this project's own choice", False), _JUDGED),
 )
 
-PROTOCOLS = {protocol.name: protocol for protocol in (_VARP, _CARDIOMAT, _BURST)}
+_PEERP = Protocol(
+    "peerp",
+    5,
+    500.0,
+    (Earliest(),) * 5,
+    sources=(
+        Statement(
+            "regular stimuli, then stimuli at the end of the effective refractory period, found by "
+            "bisection around activation plus duration, not before 60 ms, in a window of 80 ms "
+            "that moves by 40 ms: Azzolin et al. 2021 (doi:10.3389/fphys.2021.656411), as told by "
+            "the documentation of openCARP",
+            True,
+        ),
+        Statement(
+            "which end of the window moves is not told there; 5 S1 at 500 ms, at most 5 early "
+            "stimuli, 1 s of observation and two activations of one place: this project's own "
+            "choice",
+            False,
+        ),
+        _JUDGED,
+    ),
+)
+
+PROTOCOLS = {protocol.name: protocol for protocol in (_VARP, _CARDIOMAT, _BURST, _PEERP)}
 
 
 def named_protocol(name: str) -> Protocol:

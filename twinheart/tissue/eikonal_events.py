@@ -47,12 +47,15 @@ def _read(table, x, column):
 
 @_compiled
 @no_type_check
-def _offer(kind, fired, free, ways, table, ready, fixed):
+def _offer(kind, fired, ways, table, ready, fixed, bound, limits):
     """Arrival at a corner from those that fired, at the speed of its interval; inf if refractory.
 
     `kind` 3, 2, 1: from a face, an edge, a node. `fired` are times of firing, `ways` squared
     lengths at full speed, to the corner and among the others; `fixed` does not depend on speed.
+    What is not before `bound` may come out as inf; `limits` are the least and greatest speeds.
     """
+    if fired[0] + math.sqrt(ways[0]) / limits[0] + fixed - ready < table[0, 0]:
+        return math.inf  # refractory even at the slowest
     u, speed = math.inf, 1.0
     for _ in range(_ROUNDS):
         by = 1.0 / (speed * speed)
@@ -64,10 +67,15 @@ def _offer(kind, fired, free, ways, table, ready, fixed):
         else:
             new = fired[0] + math.sqrt(ways[0] * by) + fixed
         done = abs(new - u) < 1e-9
+        if speed >= limits[1] and new >= bound:
+            return math.inf  # too late even at the fastest
         u = new
         if ready == -math.inf or done:
             break
-        speed = _read(table, u - ready, 1)
+        read = _read(table, u - ready, 1)
+        if read == speed:
+            break
+        speed = read
     if u - ready < table[0, 0]:
         return math.inf
     return u
@@ -76,8 +84,10 @@ def _offer(kind, fired, free, ways, table, ready, fixed):
 @_compiled
 @no_type_check
 def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, qs, along, delay,
-               tables, table_of, ready, pulse_node, pulse_time, t_end, most):  # fmt: skip
+               tables, table_of, state, pulse_node, pulse_time, t_end, most):  # fmt: skip
     """Fire nodes until nothing is left to fire, or `t_end`, or `most` events.
+
+    What is left to fire stays in the state: to go on from there ends where one run would.
 
     Parameters
     ----------
@@ -90,23 +100,28 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
         duration [ms].
     table_of : (node,) int array
         Table of each node.
-    ready : (node,) array
-        When each node has repolarised [ms]; -inf: long ago.
+    state : tuple of arrays
+        Of every node, when it will fire (inf: not), when it fired last and when it had repolarised
+        before that and has since (-inf: long ago) [ms], and its last event (-1: none); of every
+        event, its node; and time, interval and duration [ms]. The first four are changed.
     pulse_node, pulse_time : (pulse,) arrays
         Nodes that are stimulated and when [ms], ascending.
 
     Returns
     -------
-    node, time, interval, duration
-        One entry an event, in order of firing but for corrections.
+    node, event
+        Node of each event, in order of firing but for corrections, and its time, interval and
+        duration; those of the state come first.
     """
-    key = np.full(n, math.inf)
-    last, before, ready = np.full(n, -math.inf), np.full(n, -math.inf), ready.copy()
+    key, last, before, ready, record, out_node, out = state
     heap, place, size = np.empty(n, np.int32), np.full(n, -1, np.int32), 0
-    record = np.full(n, -1, np.int64)
-    out_node, out = np.empty(1024, np.int32), np.empty((1024, 3))
-    events, pulse = 0, 0
-    slowest = tables[:, :, 1].min()
+    for node in range(n):
+        if key[node] < math.inf:
+            size = queue(node, heap, place, key, size)
+    events, pulse = len(out_node), 0
+    out_node = np.concatenate((out_node, np.empty(1024, np.int32)))
+    out = np.concatenate((out, np.empty((1024, 3))))
+    limits = np.array((min(tables[:, :, 1].min(), 1.0), max(tables[:, :, 1].max(), 1.0)))
     fired, ways = np.empty(3), np.empty(6)
     while size > 0 or pulse < len(pulse_node):
         if pulse < len(pulse_node) and (size == 0 or pulse_time[pulse] <= key[heap[0]]):
@@ -115,11 +130,11 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
             if u - ready[d] >= tables[table_of[d], 0, 0] and u < key[d]:
                 size = _moved_to(d, u, key, heap, place, size)
             continue
-        node = pops(heap, place, key, size)
-        size -= 1
-        t = key[node]
+        t = key[heap[0]]
         if t > t_end or events >= most:
             break
+        node = pops(heap, place, key, size)
+        size -= 1
         key[node] = math.inf
         table = tables[table_of[node]]
         if record[node] < 0 or t >= last[node]:  # a new activation, else a correction
@@ -143,7 +158,7 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
                     continue
                 target = tets[tet, d]
                 u = _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of,
-                              slowest, fired, ways)  # fmt: skip
+                              limits, fired, ways, key[target])  # fmt: skip
                 size = _take(target, u, last, key, heap, place, size)
         start, entries = of_triangles
         for m in range(start[node], start[node + 1]):
@@ -153,7 +168,8 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
                     continue
                 target = triangles[triangle, d]
                 u = _from_triangle(triangle, i, d, target, triangles, qs[triangle], last, before,
-                                   ready, tables, table_of, slowest, fired, ways)  # fmt: skip
+                                   ready, tables, table_of, limits, fired, ways,
+                                   key[target])  # fmt: skip
                 size = _take(target, u, last, key, heap, place, size)
         start, entries = of_edges
         for m in range(start[node], start[node + 1]):
@@ -161,9 +177,9 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
             target = edges[edge, 1 - k]
             fired[0], ways[0] = last[node], along[edge] ** 2
             u = _recovered(1, target, fired, ways, last, before, ready, tables, table_of,
-                           delay[edge, k])  # fmt: skip
+                           delay[edge, k], key[target], limits)  # fmt: skip
             size = _take(target, u, last, key, heap, place, size)
-    return out_node[:events], out[:events, 0], out[:events, 1], out[:events, 2]
+    return out_node[:events].copy(), out[:events].copy()
 
 
 @_compiled
@@ -185,7 +201,8 @@ def _take(target, u, last, key, heap, place, size):
 
 @_compiled
 @no_type_check
-def _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, fixed):
+def _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, fixed, bound,
+               limits):  # fmt: skip
     """Arrival at a node that has recovered, or that has fired later in the same wave; else inf."""
     table = tables[table_of[target]]
     latest = fired[0]
@@ -194,16 +211,17 @@ def _recovered(kind, target, fired, ways, last, before, ready, tables, table_of,
     u = math.inf
     if latest < ready[target] and last[target] > -math.inf:
         # It has fired since: in this wave, unless it cannot have recovered before.
-        u = _offer(kind, fired, kind, ways, table, before[target], fixed)
-        if u < last[target] - _CORRECTED:
+        least = min(bound, last[target] - _CORRECTED)
+        u = _offer(kind, fired, ways, table, before[target], fixed, least, limits)
+        if u < least:
             return u
-    return _offer(kind, fired, kind, ways, table, ready[target], fixed)
+    return _offer(kind, fired, ways, table, ready[target], fixed, bound, limits)
 
 
 @_compiled
 @no_type_check
-def _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of, slowest, fired,
-              ways):  # fmt: skip
+def _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of, limits, fired,
+              ways, bound):  # fmt: skip
     """Arrival at corner `d` from those corners of its face that fired in one wave with `i`."""
     si = i if i < d else i - 1
     se = 1 if si == 0 else 0
@@ -211,8 +229,8 @@ def _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of,
     ti = last[tets[tet, i]]
     te, tf = last[tets[tet, _OTHERS[d, se]]], last[tets[tet, _OTHERS[d, sf]]]
     qie, qif = q[_AMONG[d, si + se - 1]], q[_AMONG[d, si + sf - 1]]
-    near_e = abs(ti - te) <= _LIPSCHITZ * math.sqrt(qie) / slowest
-    near_f = abs(ti - tf) <= _LIPSCHITZ * math.sqrt(qif) / slowest
+    near_e = abs(ti - te) <= _LIPSCHITZ * math.sqrt(qie) / limits[0]
+    near_f = abs(ti - tf) <= _LIPSCHITZ * math.sqrt(qif) / limits[0]
     kind = 1
     fired[0], ways[0] = ti, q[_TO[d, si]]
     if near_e:
@@ -225,19 +243,21 @@ def _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of,
         kind += 1
     if kind == 3:
         ways[5] = q[_AMONG[d, se + sf - 1]]
-    return _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, 0.0)
+    return _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, 0.0, bound,
+                      limits)  # fmt: skip
 
 
 @_compiled
 @no_type_check
 def _from_triangle(triangle, i, d, target, triangles, q, last, before, ready, tables, table_of,
-                   slowest, fired, ways):  # fmt: skip
+                   limits, fired, ways, bound):  # fmt: skip
     """Arrival at corner `d` of a triangle from corner `i` and the third, if in one wave with it."""
     si = i if i < d else i - 1
     ti, te = last[triangles[triangle, i]], last[triangles[triangle, 3 - d - i]]
     kind = 1
     fired[0], ways[0] = ti, q[_TRI_TO[d, si]]
-    if abs(ti - te) <= _LIPSCHITZ * math.sqrt(q[_TRI_AMONG[d]]) / slowest:
+    if abs(ti - te) <= _LIPSCHITZ * math.sqrt(q[_TRI_AMONG[d]]) / limits[0]:
         fired[1], ways[1], ways[3] = te, q[_TRI_TO[d, 1 - si]], q[_TRI_AMONG[d]]
         kind = 2
-    return _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, 0.0)
+    return _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, 0.0, bound,
+                      limits)  # fmt: skip

@@ -13,6 +13,7 @@ re-entry would be of no use (chaos).
 """
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -137,6 +138,41 @@ class Train(eqx.Module):
         return np.isfinite(self.lat).sum(axis=1)
 
 
+class Moment(NamedTuple):
+    """What goes on at an instant of a train; `eikonal_train` goes on from it.
+
+    Attributes
+    ----------
+    t : float
+        The instant [ms].
+    due, last, before, ready : (node,) arrays
+        When each node will fire as things stand, fired last, had repolarised before that, and has
+        since [ms]; infinite where it does not or did not.
+    record : (node,) int array
+        Last event of each node, -1 where there is none.
+    node : (event,) int array
+        Node of each event so far.
+    event : (event, 3) array
+        Activation, diastolic interval and duration [ms].
+    """
+
+    t: float
+    due: Float[np.ndarray, "node"]
+    last: Float[np.ndarray, "node"]
+    before: Float[np.ndarray, "node"]
+    ready: Float[np.ndarray, "node"]
+    record: Int[np.ndarray, "node"]
+    node: Int[np.ndarray, "event"]
+    event: Float[np.ndarray, "event 3"]
+
+    def train(self) -> Train:
+        """Activations so far."""
+        n = len(self.due)
+        columns = _by_node(self.node, self.event[:, 0], n)
+        lat, di, apd = (_spread(x, self.node, columns, n) for x in self.event.T)
+        return Train(lat, apd, di, "stopped" if len(self.node) >= _most(n) else "successful")
+
+
 def eikonal_train(
     problem: Eikonal,
     pulses: Sites | Sequence[Sites],
@@ -183,35 +219,117 @@ def eikonal_train(
     >>> eikonal_train(problem, pulses, table, t_end=600.0).count.max().item()  # one is blocked
     2
     """
-    from twinheart.tissue.eikonal_events import run_events
+    return Trains(problem, tables).until(t_end, pulses, repolarised=repolarised).train()
 
-    if not np.isfinite(t_end):
-        raise ModelError(f"t_end is {t_end} ms, expected a finite number.")
-    n, elements = problem.n_nodes, problem.elements
-    ready = np.full(n, -np.inf)
+
+class Trains:
+    """Trains of waves in one tissue, run piece by piece.
+
+    Parameters
+    ----------
+    problem : Eikonal
+        Geometry and velocities at rest.
+    tables : WaveTable or dict of int to WaveTable
+        Restitution, see `eikonal_train`.
+
+    Raises
+    ------
+    ModelError
+        If a region has no table.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy import Heart
+    >>> from twinheart.mesh.generate import slab
+    >>> from twinheart.tissue import Sites, WaveTable, build_eikonal
+    >>> from twinheart.tissue.eikonal_trains import Trains
+    >>> problem = build_eikonal(Heart(slab((20.0, 2.0, 2.0), 1.0)))
+    >>> trains = Trains(problem, WaveTable([20.0, 300.0], [0.6, 1.0], [150.0, 250.0]))
+    >>> first = trains.until(300.0, [Sites([[0.0, 1, 1]])])
+    >>> later = trains.until(600.0, [Sites([[0.0, 1, 1]], 400.0)], since=first)
+    >>> first.train().count.max().item(), later.train().count.max().item()
+    (1, 2)
+    """
+
+    def __init__(self, problem: Eikonal, tables: WaveTable | dict[int, WaveTable]):
+        self.problem = problem
+        self._slow = np.asarray(problem.velocity, dtype=float) ** -2.0
+        rows, self.table_of = _tables(problem, tables)
+        qt, qs, qe = (
+            np.asarray(metric(tuple(np.asarray(g, float) for g in squares), row, self._slow))
+            for squares, row in zip(problem.squares, map(np.asarray, problem.rows), strict=True)
+        )
+        delay = np.asarray(problem.junction, float)[:, None] * np.asarray(problem.delays, float)
+        elements = problem.elements
+        self._fixed: tuple[Any, ...] = (
+            problem.n_nodes, elements.tets, elements.triangles, elements.edges,
+            *elements.incidences, qt, qs, np.sqrt(qe), delay, rows, self.table_of,
+        )  # fmt: skip
+        self.tables = rows
+
+    def until(
+        self,
+        t_end: float,
+        pulses: Sites | Sequence[Sites] = (),
+        *,
+        since: Moment | None = None,
+        repolarised: Float[Array, "node"] | None = None,
+    ) -> Moment:
+        """Run until a time.
+
+        Parameters
+        ----------
+        t_end : float
+            Nothing fires after it [ms].
+        pulses : Sites or sequence of Sites
+            Stimuli that were not given before `since`.
+        since : Moment, optional
+            To go on from; it stays as it is. By default all is at rest.
+        repolarised : (node,) array, optional
+            Instead of rest, when each node has repolarised [ms].
+
+        Returns
+        -------
+        Moment
+            What goes on then, and all events from the beginning on.
+
+        Raises
+        ------
+        ModelError
+            If a site lies outside the mesh or a number is not usable.
+        """
+        from twinheart.tissue.eikonal_events import run_events
+
+        if not np.isfinite(t_end):
+            raise ModelError(f"t_end is {t_end} ms, expected a finite number.")
+        n = self.problem.n_nodes
+        start = since or _beginning(n, repolarised)
+        given = [pulses] if isinstance(pulses, Sites) else list(pulses)
+        node, time = _pulses(self.problem, given, self._slow)
+        state = tuple(np.array(x) for x in start[1:6])
+        events = run_events(
+            *self._fixed, (*state, start.node, start.event), node, time, float(t_end), _most(n)
+        )
+        return Moment(float(t_end), *state, *events)
+
+
+def _most(n: int) -> int:
+    return min(_MOST_BEATS * n, _MOST_EVENTS)
+
+
+def _beginning(n: int, repolarised) -> Moment:
+    """Before anything fires."""
+    never = np.full(n, -np.inf)
+    ready = never
     if repolarised is not None:
         given = np.asarray(repolarised, dtype=float)
         if given.shape != (n,):
             raise ModelError(f"repolarised has shape {given.shape}, expected ({n},).")
         ready = np.where(np.isnan(given), -np.inf, given)
-    velocity = np.asarray(problem.velocity, dtype=float)
-    slow = velocity**-2.0
-    rows, table_of = _tables(problem, tables)
-    node, time = _pulses(problem, [pulses] if isinstance(pulses, Sites) else list(pulses), slow)
-    qt, qs, qe = (
-        np.asarray(metric(tuple(np.asarray(g, float) for g in squares), np.asarray(row), slow))
-        for squares, row in zip(problem.squares, problem.rows, strict=True)
+    nothing = np.zeros(0, np.int32), np.zeros((0, 3))
+    return Moment(
+        -np.inf, np.full(n, np.inf), never, never, ready, np.full(n, -1, np.int64), *nothing
     )
-    of_tets, of_triangles, of_edges = elements.incidences
-    delay = np.asarray(problem.junction, float)[:, None] * np.asarray(problem.delays, float)
-    most = min(_MOST_BEATS * n, _MOST_EVENTS)
-    node, lat, di, apd = run_events(
-        n, elements.tets, elements.triangles, elements.edges, of_tets, of_triangles, of_edges,
-        qt, qs, np.sqrt(qe), delay, rows, table_of, ready, node, time, float(t_end), most,
-    )  # fmt: skip
-    columns = _by_node(node, lat, n)
-    lat, di, apd = (_spread(x, node, columns, n) for x in (lat, di, apd))
-    return Train(lat, apd, di, "stopped" if len(node) >= most else "successful")
 
 
 def _by_node(node, lat, n: int) -> np.ndarray:
