@@ -138,7 +138,8 @@ def test_a_wave_is_measured_once_and_is_that_of_the_cell(monkeypatch, tmp_path):
     monkeypatch.setenv("TWINHEART_CACHE", str(tmp_path))
     found = measured_wave(get_model(MS), 500.0)
     table = found.table
-    assert (np.diff(table.speed) > 0).all()
+    assert np.diff(table.speed).min() > -0.01  # times are rounded to half a millisecond
+    assert table.speed[0] < 0.7
     assert table.speed[-1] == 1.0  # at the cycle length itself
     assert (table.di + table.apd)[-1] == pytest.approx(500.0, rel=0.01)
     # duration by the map of the cell, up to a factor that is the same at all intervals

@@ -16,8 +16,9 @@ from twinheart.tissue.restitution import CableRestitution, cv_restitution
 _DIFFUSIVITY = 0.1
 _EDGE, _DT = 0.25, 0.02  # mm, ms
 _BEATS = 2  # on the cable, of cells that are at their limit cycle already
-# Shares of the cycle at which a premature beat is tried: dense where recovery is steep.
-_SHARES = (*np.arange(1.0, 0.75, -0.05), *np.arange(0.75, 0.295, -1 / 60))
+# Shares of the cycle at which a premature beat is tried first; then as many where it fails.
+_SHARES = np.concatenate([np.linspace(1.0, 0.75, 5, endpoint=False), np.linspace(0.75, 0.3, 15)])
+_WAKE = 1.05
 
 
 class MeasuredWave(NamedTuple):
@@ -41,8 +42,9 @@ def measured_wave(model: AbstractCellModel, cycle: float = 600.0) -> MeasuredWav
     It takes half a minute for a ventricular cell and is kept in
     `twinheart.cell.paced_cache.cache_folder` under everything that it depends on.
 
-    The earliest wave follows in the wake of the one before, where tissue recovers ahead of it: it
-    seems the faster the earlier it is. Intervals below that of the slowest wave are left out.
+    The earliest waves follow in the wake of the one before, where tissue recovers ahead of them:
+    they seem the faster the earlier they are. None counts as faster than the slowest, and those
+    that seem faster by more than a twentieth are left out.
 
     Parameters
     ----------
@@ -71,28 +73,42 @@ def measured_wave(model: AbstractCellModel, cycle: float = 600.0) -> MeasuredWav
     """
     cell = scalar_parameters(model)
     dt = min(_DT, float(cell.dt))
-    intervals = float(cycle) * np.array(_SHARES)
     vm, state = initial_values(cell, cell.stimulus.amplitude)
     key = content_hash(
-        cell, vm, state, cycle=float(cycle), intervals=intervals, dt=dt, edge=_EDGE,
+        cell, vm, state, cycle=float(cycle), shares=_SHARES, dt=dt, edge=_EDGE,
         diffusivity=_DIFFUSIVITY, beats=_BEATS,
     )  # fmt: skip
     path = cache_folder() / f"wave-{key[:32]}.npz"
-    known = load_result(path, {"rows": np.zeros((4, len(intervals)))})
+    known = load_result(path, {"rows": np.zeros((4, 2 * len(_SHARES)))})
     if known is None:
-        paced = limit_cycle(cell, float(cycle), dt=dt).model
-        found = cv_restitution(
-            paced, float(cycle), s2=intervals, n_s1=_BEATS, edge=_EDGE, dt=dt,
-            diffusivity=_DIFFUSIVITY,
-        )  # fmt: skip
-        rows = np.stack([found.interval, found.di, found.cv, found.apd]).astype(float)
-        known = {"rows": rows}
+        known = {"rows": _premature_beats(cell, float(cycle), dt)}
         save_result(path, known)
     interval, di, cv, apd = known["rows"]
     velocity = float(cv[0])
     if not np.isfinite(velocity):
         raise ModelError(f"{cell.name} does not conduct every beat at {cycle:g} ms: pace slower.")
-    blocked = np.isnan(cv) | (di < di[np.nanargmin(cv)])
+    least = np.nanmin(cv)
+    wake = di < di[np.nanargmin(cv)]
+    blocked = np.isnan(cv) | (wake & (cv > _WAKE * least))
+    cv = np.where(wake & ~blocked, least, cv)
     return MeasuredWave(
         wave_table(CableRestitution(interval, di, cv, apd, blocked, velocity)), velocity
     )
+
+
+def _premature_beats(cell: AbstractCellModel, cycle: float, dt: float) -> np.ndarray:
+    """Interval, DI, CV and APD of premature beats, the longest interval first."""
+    paced = limit_cycle(cell, cycle, dt=dt).model
+
+    def beats(intervals: np.ndarray) -> np.ndarray:
+        found = cv_restitution(
+            paced, cycle, s2=intervals, n_s1=_BEATS, edge=_EDGE, dt=dt, diffusivity=_DIFFUSIVITY
+        )
+        return np.stack([found.interval, found.di, found.cv, found.apd]).astype(float)
+
+    rows = beats(cycle * _SHARES)
+    failed = np.flatnonzero(np.isnan(rows[2]))
+    k = int(failed[0]) if failed.size else rows.shape[1] - 1
+    fine = np.linspace(rows[0, max(k - 2, 0)], rows[0, k], len(_SHARES) + 2)[1:-1]
+    rows = np.concatenate([rows, beats(fine)], axis=1)
+    return rows[:, np.argsort(-rows[0], kind="stable")]
