@@ -54,6 +54,7 @@ def test_a_figure_of_eight_is_found_and_its_maps_are_those_of_the_formula(eight)
     assert screened.circuits is not None
     (circuit,) = screened.circuits
     assert circuit.cycle_length_ms == pytest.approx(48 / SPEED, rel=1e-4)
+    assert screened.unsustained == []
     assert told[0] == (0, 4)
     assert told[-1] == (4, 4)
     # with a flat table a premature beat is the regular one, later; nothing blocks
@@ -61,7 +62,7 @@ def test_a_figure_of_eight_is_found_and_its_maps_are_those_of_the_formula(eight)
         assert beat.coupling == 100.0 + 20.0 + 20.0
         alive = np.isfinite(beat.regular)
         late = (beat.activation - beat.regular)[alive]
-        assert late == pytest.approx(beat.coupling, abs=1e-6)
+        assert late == pytest.approx(beat.coupling, abs=1e-4)
         duration = (beat.repolarisation - beat.activation)[alive]
         assert duration == pytest.approx(100.0, abs=1e-6)
     # repolarisation 100 ms after activation; 5 mm on the wave is 5 / 0.3 ms later
@@ -89,6 +90,11 @@ def test_a_premature_beat_blocks_where_tissue_recovers_late(eight):
         border_speed=1.0, tables={0: FLAT, 1000: late},
     )  # fmt: skip
     (site,) = place_sites(slow.problem, [[16.0, 2.0, 1.0]])
+    assert slow.refractory.max() == 200.0  # longer than the 160 ms of the circuit
+    screened = screen(slow, place_sites(slow.problem, [[2.0, 14.0, 1.0]]))
+    assert screened.circuits == []
+    (circuit,) = screened.unsustained
+    assert (circuit.cycle_length_ms, circuit.refractory_ms) == (pytest.approx(160, rel=1e-4), 200)
     beat = premature_beat(slow, site, coupling=160.0)
     along = (eight.mesh.points[:, [0, 2]] == [16.0, 1.0]).all(axis=1)
     y = eight.mesh.points[along, 1]
@@ -144,7 +150,7 @@ def test_command_tells_circuits_maps_and_method(files, tmp_path, capsys):
     pv = pytest.importorskip("pyvista")
     lines = pv.read(tmp_path / "maps_circuits.vtp")
     assert lines.n_cells == 1
-    assert lines.length > 30.0
+    assert lines.n_points == len(circuit["path_mm"])
     assert lines.cell_data["cycle_length_ms"][0] == pytest.approx(circuit["cycle_length_ms"])
 
 

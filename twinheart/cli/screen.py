@@ -115,6 +115,11 @@ def screening_record(substrate: "Substrate", found: "Screening") -> dict[str, An
         "n_circuits": len(circuits),
         "circuits": circuit_rows(circuits, mesh, found.sites),
         "circuits_sought": found.circuits is not None,
+        # isthmuses with a way round that comes back before the tissue has recovered
+        "not_sustained": [
+            {k: v for k, v in row.items() if k not in ("circuit", "path_mm")}
+            for row in circuit_rows(found.unsustained, mesh, found.sites)
+        ],
         "vulnerability": _vulnerability(mesh, found),
         "repolarisation": _repolarisation(found),
         **shared.of_substrate(substrate),
@@ -222,7 +227,8 @@ def write_maps(out: Path, substrate: "Substrate", found: "Screening") -> list[Pa
 def _for_reading(record: dict[str, Any]) -> dict[str, Any]:
     """The record without ways and methods, as tables."""
     hidden = ("path_mm", "sites", "entrance_mm")
-    rows = [{k: v for k, v in row.items() if k not in hidden} for row in record["circuits"]]
     left_out = ("method", "provenance", "notes", "settings")
     shown = {k: v for k, v in record.items() if k not in left_out}
-    return shown | {"circuits": rows}
+    for name in ("circuits", "not_sustained"):
+        shown[name] = [{k: v for k, v in row.items() if k not in hidden} for row in record[name]]
+    return shown

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from twinheart.errors import InputError
-from twinheart.planning.circuits import Circuit, screen_circuits
+from twinheart.planning.circuits import Circuit, possible_circuits
 from twinheart.planning.pacing_sites import PacingSite
 from twinheart.planning.substrate import Substrate
 from twinheart.planning.vulnerability import (
@@ -24,7 +24,7 @@ from twinheart.planning.vulnerability import (
     vulnerability_index,
     vulnerability_sweep,
 )
-from twinheart.tissue import NonConducting, Sites, eikonal_train
+from twinheart.tissue import NonConducting, Sites, arrival, eikonal_train
 
 RADIUS = 5.0  # mm, of the index; none of the radii from 2 to 8 mm is established
 _MARGIN = 20.0  # ms after a site has recovered, at which it is paced prematurely
@@ -57,6 +57,8 @@ class Screening(NamedTuple):
     ----------
     circuits : list of Circuit or None
         Sustained circuits, the shortest cycle first; None where there is no scar to look in.
+    unsustained : list of Circuit
+        Circuits that refractoriness does not let last.
     sites : tuple of PacingSite
         Where it was paced.
     beats : tuple of PrematureBeat
@@ -76,6 +78,7 @@ class Screening(NamedTuple):
     """
 
     circuits: list[Circuit] | None
+    unsustained: list[Circuit]
     sites: tuple[PacingSite, ...]
     beats: tuple[PrematureBeat, ...]
     lowest: Float[np.ndarray, "site"]
@@ -138,11 +141,13 @@ def screen(
     say = progress or (lambda *_: None)
     total = len(sites) + 2
     say(0, total)
-    circuits = None
+    circuits, unsustained = None, []
     if substrate.has_scar:
-        circuits = screen_circuits(
+        found = possible_circuits(
             substrate.problem, substrate.heart.mesh, sites, substrate.refractory
         )
+        circuits = [circuit for circuit in found if circuit.sustained]
+        unsustained = [circuit for circuit in found if not circuit.sustained]
     say(1, total)
     conducts = conducting_tets(substrate)
     mesh = substrate.heart.mesh
@@ -170,8 +175,8 @@ def screen(
         gradient = repolarisation_gradient(mesh, chosen.repolarisation, conducts=conducts)
     say(total, total)
     return Screening(
-        circuits, tuple(sites), tuple(beats), np.array(lowest), vulnerability, float(radius),
-        worst, sweep, gradient,
+        circuits, unsustained, tuple(sites), tuple(beats), np.array(lowest), vulnerability,
+        float(radius), worst, sweep, gradient,
     )  # fmt: skip
 
 
@@ -199,13 +204,16 @@ def premature_beat(
     if coupling is None:
         node = _nearest(substrate, site)
         coupling = float(substrate.durations()[node] + substrate.intervals()[node]) + _MARGIN
-    pulses = [Sites([site.position], onset) for onset in (0.0, coupling)]
-    train = eikonal_train(substrate.problem, pulses, substrate.tables, t_end=coupling + _LONGEST)
-    lat, apd = train.lat[: mesh.n_nodes], train.apd[: mesh.n_nodes]
-    nothing = np.full((mesh.n_nodes, 1), np.nan)
-    lat, apd = (np.concatenate([x, nothing, nothing], axis=1) for x in (lat, apd))
-    early = lat[:, 1]
-    return PrematureBeat(coupling, early, early + apd[:, 1], lat[:, 0])
+    # the regular beat is that of the eikonal equation at rest: no train is needed for it
+    regular = np.asarray(arrival(substrate.problem, Sites([site.position])), dtype=float)
+    regular = np.where(np.isfinite(regular), regular, np.nan)[: mesh.n_nodes]
+    train = eikonal_train(
+        substrate.problem, Sites([site.position], coupling), substrate.tables,
+        t_end=coupling + _LONGEST, repolarised=regular + substrate.durations(),
+    )  # fmt: skip
+    first = np.pad(train.lat[: mesh.n_nodes], ((0, 0), (0, 1)), constant_values=np.nan)[:, 0]
+    duration = np.pad(train.apd[: mesh.n_nodes], ((0, 0), (0, 1)), constant_values=np.nan)[:, 0]
+    return PrematureBeat(coupling, first, first + duration, regular)
 
 
 def conducting_tets(substrate: Substrate) -> Bool[np.ndarray, "tet"]:
