@@ -24,6 +24,7 @@ from twinheart.cli.info import info
 from twinheart.cli.leadfield import leadfield
 from twinheart.cli.locate_vt import locate_vt
 from twinheart.cli.mesh import mesh
+from twinheart.cli.plan import plan
 from twinheart.cli.risk import risk
 from twinheart.cli.sbc import sbc
 from twinheart.cli.scar import scar
@@ -53,6 +54,7 @@ app.command()(induce)
 app.command()(locate_vt)
 app.command()(export)
 app.command()(ablate)
+app.command()(plan)
 app.command()(risk)
 app.command()(torso)
 app.command()(leadfield)

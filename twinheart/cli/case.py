@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from twinheart.cell.registry import is_model_file
 from twinheart.cli.calibration_section import CalibrationSection
+from twinheart.cli.plan_section import PlanSection
 from twinheart.cli.section import PurkinjeSection, ScarSection, Section, key, read_toml
 from twinheart.errors import InputError
 
@@ -271,6 +272,7 @@ class Case(Section):
     simulation: SimulationSection = key(SimulationSection(), text="Time.")
     ecg: EcgSection = key(EcgSection(), text="Electrodes.")
     calibration: CalibrationSection = key(CalibrationSection(), text="Fit to an ECG.")
+    plan: PlanSection = key(PlanSection(), text="Circuits, risk and ablation.")
     output: OutputSection = key(OutputSection(), text="Results.")
 
     @model_validator(mode="after")
@@ -388,8 +390,15 @@ def _tables(value: Any) -> list[dict[str, Any]]:
 
 
 PATHS = ("heart.file", "cells.model", "ecg.electrodes", "ecg.lead_field", "output.folder")
-PATHS += ("calibration.ecg",)
-KEYWORDS = ("demo", "standard", "none")  # values of these keys that are no paths
+PATHS += (
+    "calibration.ecg",
+    "plan.image",
+    "plan.lge",
+    "plan.lge_labels",
+    "plan.paint",
+    "plan.sites",
+)
+KEYWORDS = ("demo", "standard", "none", "aha17", "aha19")  # values of these that are no paths
 
 
 def located(dotted: str, value: Any, folder: Path) -> Any:

@@ -48,6 +48,15 @@ SAMPLES: dict[str, Any] = {
     "ecg_unit": "mV",
     "free": ["usual", "cv_field"],
     "noise_uv": 25.0,
+    "image": "labels.nii.gz",
+    "labels": "lv_pool=1,myo=2,rv_pool=3",
+    "lge": "lge.nii.gz",
+    "lge_labels": "lge_labels.nii.gz",
+    "lge_myocardium": 1,
+    "lge_remote": 2,
+    "paint": "scar.toml",
+    "convention": "roes",
+    "depth": 5.0,
 }
 
 # Lists of tables that the example shows switched off.
