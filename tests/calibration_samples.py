@@ -48,7 +48,16 @@ LABELS = MappingProxyType(
 # What shapes the QRS and the T wave, and where the electrodes are: all that can be free.
 VELOCITIES = ("cv_l", "cv_t", "cv_n", "cv_endo", "cv_field")
 SITES = ("site.ab", "site.rt", "site.onset", "lv_delay", "offset")
-BODY = ("electrode.x", "electrode.y", "electrode.z", "pose.shift", "pose.turn", "source_across", "gain", "gain.lead")
+BODY = (
+    "electrode.x",
+    "electrode.y",
+    "electrode.z",
+    "pose.shift",
+    "pose.turn",
+    "source_across",
+    "gain",
+    "gain.lead",
+)
 APD = ("apd", "apd.ab", "apd.tm", "apd.ap", "apd.rvlv", "apd.field", "apd.channel")
 ALL = (*VELOCITIES, *SITES, *BODY, *APD)
 FEW = ("cv_l", "cv_t", "site.onset", "offset", "gain")

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 RESEARCH = "research software: not for diagnosis or treatment"
 SCORES = ("hcm-risk-scd",)
+_TABLE = typer.Option(
+    metavar="TABLE",
+    help="Judge a model: CSV with columns probability, outcome (0, 1) and perhaps time.",
+)
+_MEMBERS = typer.Option(
+    help="Members: of the posterior of a calibrated twin, else of population values; 0: the heart "
+    "alone.",
+    min=0,
+)
 
 
 def risk(
@@ -33,13 +42,7 @@ def risk(
         bool, typer.Option("--nsvt", help="Non-sustained ventricular tachycardia.")
     ] = False,
     syncope: Annotated[bool, typer.Option("--syncope", help="Unexplained syncope.")] = False,
-    evaluate: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="TABLE",
-            help="Judge a model: CSV with columns probability, outcome (0, 1) and perhaps time.",
-        ),
-    ] = None,
+    evaluate: Annotated[Path | None, _TABLE] = None,
     horizon: Annotated[
         float | None,
         typer.Option(help="Time the probabilities refer to, in the unit of the table's times."),
@@ -55,14 +58,7 @@ def risk(
     sites: Annotated[str, shared.SITES] = "aha17",
     cell: Annotated[str | None, shared.CELL] = None,
     length_unit: Annotated[str | None, shared.UNIT] = None,
-    ensemble: Annotated[
-        int,
-        typer.Option(
-            help="Members: of the posterior of a calibrated twin, else of population values; 0: "
-            "the heart alone.",
-            min=0,
-        ),
-    ] = 20,
+    ensemble: Annotated[int, _MEMBERS] = 20,
     preset: Annotated[
         str | None,
         typer.Option(help="Pace the heart by this protocol, as 'twinheart induce' does."),
@@ -106,23 +102,34 @@ def risk(
         return
     predictors = {"age": age, "mwt": mwt, "la": la, "lvot": lvot}
     history = {"family_history": family_history, "nsvt": nsvt, "syncope": syncope}
-    of_patient = [name for name, value in (predictors | history).items() if value]
-    of_table = {"--horizon": horizon, "--thresholds": thresholds}
+    table = (horizon, thresholds, resamples, seed)
+    record = _of_patient_or_table(score, evaluate, predictors, history, table)
+    say(f"twinheart: note: {RESEARCH}")
+    emit(record, as_json=as_json)
+
+
+def _of_patient_or_table(
+    score: str | None,
+    evaluate: Path | None,
+    predictors: dict[str, float | None],
+    history: dict[str, bool],
+    table: tuple[float | None, str | None, int, int],
+) -> dict[str, Any]:
     if (score is None) == (evaluate is None):
         raise InputError(
             "give --heart, --score with the patient's values, or --evaluate with a table."
         )
     if evaluate is None:
-        if idle := [name for name, value in of_table.items() if value is not None]:
-            raise InputError(f"{idle[0]} belongs to --evaluate.")
-        record = score_record(str(score), predictors, history)
-    else:
-        if of_patient:
-            name = of_patient[0].replace("_", "-")
-            raise InputError(f"--{name} belongs to --score: a table has the patients' values.")
-        record = evaluation_record(evaluate, horizon, thresholds, resamples, seed)
-    say(f"twinheart: note: {RESEARCH}")
-    emit(record, as_json=as_json)
+        _refuse(dict(zip(("horizon", "thresholds"), table[:2], strict=True)), "--evaluate")
+        return score_record(str(score), predictors, history)
+    _refuse(predictors | history, "--score: a table has the patients' values")
+    return evaluation_record(evaluate, *table)
+
+
+def _refuse(options: dict[str, Any], where: str) -> None:
+    """Refuse what was given of options that belong elsewhere."""
+    if given := [name.replace("_", "-") for name, value in options.items() if value]:
+        raise InputError(f"--{given[0]} belongs to {where}.")
 
 
 def _for_reading(record: dict[str, Any]) -> dict[str, Any]:

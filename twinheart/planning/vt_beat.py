@@ -240,7 +240,7 @@ def _cut(ecg: Ecg, qrs, noise: float, counts: tuple[int, int], remarks: list[str
     t = np.asarray(ecg.t, float)
     kept = (t >= onset - _MARGIN) & (t <= offset + _MARGIN)
     signals = np.asarray(ecg.signals, float)[kept]
-    whole = np.isfinite(signals).all(axis=0)
+    whole = np.atleast_1d(np.isfinite(signals).all(axis=0))
     if not whole.all():
         gone = [name for name, ok in zip(ecg.names, whole, strict=True) if not ok]
         remarks.append(f"leads {', '.join(gone)} have gaps within the QRS and are left out")

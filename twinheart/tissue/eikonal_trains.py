@@ -304,13 +304,13 @@ class Trains:
             raise ModelError(f"t_end is {t_end} ms, expected a finite number.")
         n = self.problem.n_nodes
         start = since or _beginning(n, repolarised)
-        given = [pulses] if isinstance(pulses, Sites) else list(pulses)
-        node, time = _pulses(self.problem, given, self._slow)
+        sites = [pulses] if isinstance(pulses, Sites) else list(pulses)
+        node, time = _pulses(self.problem, sites, self._slow)
         state = tuple(np.array(x) for x in start[1:6])
-        events = run_events(
-            *self._fixed, (*state, start.node, start.event), node, time, float(t_end), _most(n)
-        )
-        return Moment(float(t_end), *state, *events)
+        queue = (*state, start.node, start.event)
+        arguments: list[Any] = [*self._fixed, queue, node, time, float(t_end), _most(n)]
+        fields: list[Any] = [float(t_end), *state, *run_events(*arguments)]
+        return Moment(*fields)
 
 
 def _most(n: int) -> int:
