@@ -237,7 +237,7 @@ def test_tables_that_are_none_are_refused(tmp_path, capsys, text, said):
 def test_options_that_do_not_fit_are_refused(tmp_path, capsys):
     file = str(write(tmp_path / "t.csv", "probability,outcome\n0.1,0\n0.3,1\n"))
     for arguments, said in (
-        (["--evaluate", file, "--score", "hcm-risk-scd"], "give --score"),
+        (["--evaluate", file, "--score", "hcm-risk-scd"], "give --heart, --score"),
         (["--evaluate", file, "--age", "50"], "--age belongs to --score"),
         (["--evaluate", file, "--horizon", "5"], "needs the column 'time'"),
         (["--evaluate", file, "--thresholds", "4,6"], "between 0 and 1"),

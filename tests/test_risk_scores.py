@@ -103,7 +103,7 @@ def test_command_reads_the_history(capsys):
         (COMMAND, "needs --lvot"),
         ([*COMMAND, "--lvot", "200"], "200 mmHg, HCM Risk-SCD holds from 2 to 154 mmHg"),
         (["risk", "--score", "madit-icd"], "unknown score 'madit-icd', expected hcm-risk-scd"),
-        (["risk"], "give --score"),
+        (["risk"], "give --heart, --score"),
     ],
 )
 def test_command_refuses_in_one_line(capsys, arguments, said):

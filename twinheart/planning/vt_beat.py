@@ -81,10 +81,10 @@ def vt_beat(ecg: Ecg, *, qrs: tuple[float, float] | None = None, arbitrary: bool
     --------
     >>> import numpy as np
     >>> from twinheart.ecg import Ecg
-    >>> from twinheart.planning import vt_beat
-    >>> t = np.arange(0.0, 3000.0)
-    >>> wide = sum(np.exp(-(((t - at) / 45) ** 2)) for at in (300, 1500, 1900, 2300, 2700))
-    >>> narrow = sum(np.exp(-(((t - at) / 12) ** 2)) for at in (700, 1100))
+    >>> from twinheart.planning.vt_beat import vt_beat
+    >>> t = np.arange(0.0, 4000.0)
+    >>> wide = sum(np.exp(-(((t - at) / 45) ** 2)) for at in (2300, 2700, 3100, 3500))
+    >>> narrow = sum(np.exp(-(((t - at) / 12) ** 2)) for at in (300, 900, 1500))
     >>> found = vt_beat(Ecg(t, np.stack([wide - narrow, wide], axis=1), ("V1", "V5")))
     >>> found.n_used, found.n_beats, bool(found.duration > 120)
     (3, 7, True)
