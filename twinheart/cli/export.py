@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from twinheart.cli import substrate as shared
-from twinheart.cli.run import results_folder
 from twinheart.cli.terminal import emit, say
 from twinheart.errors import InputError
 
@@ -86,7 +85,7 @@ def export_heart(
         If something given cannot be used, or a file cannot be written.
     """
     from twinheart.anatomy.body import axes_of
-    from twinheart.cli.run import provenance
+    from twinheart.cli.run import provenance, results_folder
     from twinheart.planning.export import shells
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from twinheart.cli import substrate as shared
-from twinheart.cli.run import results_folder
 from twinheart.cli.terminal import emit, say
 from twinheart.errors import InputError
 
@@ -133,6 +132,7 @@ def locate(
     InputError, MeshError, ModelSpread, OutputError, UnitError
         If something given cannot be used, or a file cannot be written.
     """
+    from twinheart.cli.run import results_folder
     from twinheart.ecg import read_ecg
     from twinheart.planning.vt_beat import vt_beat
 
