@@ -281,9 +281,9 @@ def speed(keep: Path, data: Path, seed: int) -> dict[str, Any]:
     """Time of a fit of the QRS at 100,000 nodes with more than 50 parameters, compile time in."""
     fine = anatomy("generated", keep, data)
     truth, field = patient("generated", fine, keep, "normal", seed)
-    edge = 2.6
+    edge = 2 * TRUTH_EDGE
     while fine.mesh.n_nodes < SPEED_NODES:
-        edge *= 0.93
+        edge *= 0.97
         fine = prepared_heart(th.add_fibres(th.Heart(biventricle(edge / 2))))
     note(f"speed: fit on {fine.mesh.n_nodes} nodes")
     found, seconds = fitted(fine, field, truth, "normal", seed, t_wave=())
