@@ -12,6 +12,7 @@ from twinheart.anatomy.heart import Heart
 from twinheart.calibration.mapping_io import read_map, read_shell
 from twinheart.cli.app import main
 from twinheart.errors import InputError
+from twinheart.imaging.boundary import node_normals
 from twinheart.mesh import TetMesh, TriMesh
 from twinheart.mesh.biventricle import BiventricularShape, biventricle
 from twinheart.mesh.generate import slab
@@ -21,7 +22,6 @@ from twinheart.planning.export import (
     marked_places,
     scar_at_nodes,
     shells,
-    vertex_normals,
     write_targets,
     write_text_shell,
     write_volume_shell,
@@ -107,7 +107,9 @@ def test_text_shells_without_times_are_shells_only(tmp_path):
 
 def test_normals_of_a_sphere_point_along_its_radii():
     ball = marked_places(np.zeros((1, 3)), np.array([5.0]))
-    np.testing.assert_allclose(vertex_normals(ball), ball.points / 5.0, atol=0.06)
+    np.testing.assert_allclose(
+        node_normals(ball.points, ball.triangles), ball.points / 5.0, atol=0.06
+    )
     assert 0.6 < enclosed_volume(ball.points, ball.triangles) / (4 / 3 * np.pi * 125) < 1.0
 
 

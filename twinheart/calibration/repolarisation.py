@@ -17,9 +17,8 @@ from twinheart.calibration.smooth_field import field_basis
 from twinheart.cell import AbstractCellModel, scale_channels
 from twinheart.cell.modify import core, parameter_of
 from twinheart.errors import InputError, ModelError
-from twinheart.tissue.build import fullest_region
+from twinheart.tissue.build import cells_of_nodes
 from twinheart.tissue.cable import scalar_parameters
-from twinheart.tissue.conductivity import by_region
 from twinheart.tissue.template import action_potential
 from twinheart.types import Array
 
@@ -183,15 +182,13 @@ def channel_effect(
     >>> bool(effect(jnp.array([1.4]))[0] > 1.1)
     True
     """
-    cells = by_region(heart, cell, "cell model")
-    models = list({id(model): model for model in cells.values()}.values())
+    models, _, kind = cells_of_nodes(heart, cell)
     for name in names:
         if all(parameter_of(model, name) is None for model in models):
             known = sorted({c for model in models for c in core(model).channels})
             raise InputError(
                 f"apd.channel[{name}]: no cell has this channel; there are {', '.join(known)}."
             )
-    number = {tag: next(k for k, m in enumerate(models) if m is cells[tag]) for tag in cells}
     knots = np.log(CHANNEL_FACTORS)
     pieces = np.zeros((4, len(knots) - 1, len(models), len(names)))
     for k, model in enumerate(models):
@@ -201,7 +198,6 @@ def channel_effect(
             apd = np.log(apd_table(model, name))
             usual = apd[np.flatnonzero(CHANNEL_FACTORS == 1.0)[0]]
             pieces[:, :, k, c] = PchipInterpolator(knots, apd - usual).c
-    kind = fullest_region(heart, number, len(models))
     return ChannelEffect(kind, jnp.asarray(knots), jnp.asarray(pieces))
 
 

@@ -15,8 +15,7 @@ from twinheart.cell import AbstractCellModel, get_model, scale_channels
 from twinheart.cell.modify import core, parameter_of
 from twinheart.cell.registry import model_names, parameter_names
 from twinheart.errors import InputError, ModelError
-from twinheart.tissue.build import fullest_region
-from twinheart.tissue.conductivity import by_region
+from twinheart.tissue.build import cells_of_nodes
 from twinheart.tissue.template import templates_of
 
 # What sets the APD without touching the upstroke, the first that a model has;
@@ -125,11 +124,8 @@ def with_apd(
     dict of int to AbstractCellModel, list of str
         Cells by region tag; sentences where they cannot follow.
     """
-    cells = by_region(heart, cell, "cell model")
-    models = list({id(model): model for model in cells.values()}.values())
-    number = {tag: next(k for k, m in enumerate(models) if m is cells[tag]) for tag in cells}
-    of_node = fullest_region(heart, number, len(models))
-    usual = np.asarray(templates_of(heart, cells).apd90)
+    models, number, of_node = cells_of_nodes(heart, cell)
+    usual = np.asarray(templates_of(heart, cell).apd90)
     changed, remarks = [], []
     for k, model in enumerate(models):
         mine = of_node == k
@@ -144,7 +140,7 @@ def with_apd(
                 f"cells of {core(model).name} miss the fitted APD by up to {missed:.0f} ms: it is "
                 "beyond what their repolarising current can do"
             )
-    return {tag: changed[number[tag]] for tag in cells}, remarks
+    return {tag: changed[number[tag]] for tag in number}, remarks
 
 
 def _scaled(model: AbstractCellModel, apd90: np.ndarray):

@@ -121,8 +121,7 @@ def ablate_heart(
     from twinheart.planning.protocols import named_protocol
 
     start = time.perf_counter()
-    if out is not None and out.suffix.lower() != ".vtu":
-        raise InputError(f"--out is '{out}', expected a name ending in .vtu.")
+    shared.must_be_vtu(out)
     chosen = chosen_strategies(strategy)
     given = None if lesions is None else read_lesions(lesions)
     away = () if given is None else given.keep_away

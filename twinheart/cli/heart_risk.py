@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twinheart.cli import substrate as shared
-from twinheart.cli.terminal import say
 from twinheart.errors import InputError
 
 if TYPE_CHECKING:
@@ -222,7 +221,7 @@ def _substrate(
     heart: str | None, twin: Path | None, case: Path | None, cell, length_unit
 ) -> "tuple[Substrate, StoredTwin | None]":
     """Substrate, and the calibrated twin behind it if there is one."""
-    from twinheart.calibration.twin_file import is_twin_file, load_twin
+    from twinheart.calibration.twin_file import load_twin
     from twinheart.planning.substrate import twin_substrate
 
     if heart is not None and twin is not None:
@@ -230,13 +229,9 @@ def _substrate(
             raise InputError("with --heart and --twin give neither --case nor --cell.")
         stored = with_scar_of(load_twin(twin), heart, length_unit)
         found = twin_substrate(stored)
-        for note in found.notes:
-            say(f"twinheart: note: {note}")
+        shared.tell_notes(found)
         return found, stored
-    found = shared.substrate_of(heart, twin, case, cell=cell, length_unit=length_unit)
-    file = twin if twin is not None else heart
-    is_twin = file is not None and is_twin_file(file)
-    return found, load_twin(file) if is_twin and file is not None else None
+    return shared.substrate_and_twin(heart, twin, case, cell=cell, length_unit=length_unit)
 
 
 def with_scar_of(stored: "StoredTwin", heart: str, length_unit: str | None = None) -> "StoredTwin":

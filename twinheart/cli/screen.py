@@ -8,7 +8,6 @@ import typer
 
 from twinheart.cli import substrate as shared
 from twinheart.cli.terminal import emit, say
-from twinheart.errors import InputError
 
 if TYPE_CHECKING:
     from twinheart.planning.screening import Screening
@@ -74,8 +73,7 @@ def screen_heart(
         If something given cannot be used, or a file cannot be written.
     """
     start = time.perf_counter()
-    if out is not None and out.suffix.lower() != ".vtu":
-        raise InputError(f"--out is '{out}', expected a name ending in .vtu.")
+    shared.must_be_vtu(out)
     from twinheart.cli.run import provenance
     from twinheart.planning.screening import screen as screened
 

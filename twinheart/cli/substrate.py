@@ -12,6 +12,7 @@ from twinheart.cli.terminal import say
 from twinheart.errors import InputError
 
 if TYPE_CHECKING:
+    from twinheart.calibration.twin_file import StoredTwin
     from twinheart.planning.pacing_sites import PacingSite
     from twinheart.planning.substrate import Substrate
 
@@ -31,6 +32,18 @@ SITES = typer.Option(
     help="aha17 (segments of the left ventricle), aha19 (and RV apex and outflow tract), or a CSV "
     "file of points: [name,] x, y, z in mm."
 )
+
+
+def must_be_vtu(out: Path | None) -> None:
+    """Refuse a name of results that is not of a mesh with maps, before anything is computed.
+
+    Raises
+    ------
+    InputError
+        If it ends otherwise.
+    """
+    if out is not None and out.suffix.lower() != ".vtu":
+        raise InputError(f"--out is '{out}', expected a name ending in .vtu.")
 
 
 def substrate_of(
@@ -64,11 +77,25 @@ def substrate_of(
     InputError
         If not exactly one of the three is given, or an option has no effect.
     """
+    return substrate_and_twin(heart, twin, case, cell=cell, length_unit=length_unit)[0]
+
+
+def substrate_and_twin(
+    heart: str | None,
+    twin: Path | None,
+    case: Path | None,
+    *,
+    cell: str | None,
+    length_unit: str | None,
+) -> "tuple[Substrate, StoredTwin | None]":
+    """As `substrate_of`, and the calibrated twin behind it where heart or twin names one."""
     given = [name for name, value in (("heart", heart), ("twin", twin), ("case", case)) if value]
     if len(given) != 1:
         raise InputError("give one of --heart, --twin and --case.")
     from twinheart.calibration.twin_file import is_twin_file, load_twin
     from twinheart.planning.substrate import CELL, build_substrate, read_substrate, twin_substrate
+
+    stored = None
 
     if heart is not None and is_twin_file(heart):
         heart, twin = None, Path(heart)
@@ -76,7 +103,8 @@ def substrate_of(
         idle = "--cell" if cell is not None else "--length-unit"
         raise InputError(f"{idle} belongs to the mesh of a heart: a twin or a case has its own.")
     if twin is not None:
-        found = twin_substrate(load_twin(twin))
+        stored = load_twin(twin)
+        found = twin_substrate(stored)
     elif case is not None:
         found = _of_case(case)
     elif heart == "demo":
@@ -85,9 +113,14 @@ def substrate_of(
         found = build_substrate(demo_heart(), cell or CELL)
     else:
         found = read_substrate(str(heart), cell or CELL, length_unit=length_unit)
-    for note in found.notes:
+    tell_notes(found)
+    return found, stored
+
+
+def tell_notes(substrate: "Substrate") -> None:
+    """Say on stderr what is assumed."""
+    for note in substrate.notes:
         say(f"twinheart: note: {note}")
-    return found
 
 
 def _of_case(path: Path) -> "Substrate":

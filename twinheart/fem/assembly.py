@@ -253,6 +253,43 @@ def lumped_mass(mesh: TetMesh) -> Float[np.ndarray, "node"]:
     return np.bincount(mesh.tets.ravel(), np.repeat(volume / 4.0, 4), mesh.n_nodes)
 
 
+def fullest_kind(
+    mesh: TetMesh, kinds: Int[np.ndarray, "tet"], n_kinds: int
+) -> Int[np.ndarray, "node"]:
+    """Of the kinds of tetrahedra, the one that fills most of each node's surroundings.
+
+    Parameters
+    ----------
+    mesh : TetMesh
+        The mesh.
+    kinds : (tet,) int array
+        From 0 to `n_kinds` - 1.
+    n_kinds : int
+        How many there are.
+
+    Returns
+    -------
+    (node,) int array
+        By volume; the lower of two that fill as much.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.fem import fullest_kind
+    >>> from twinheart.mesh.generate import slab
+    >>> mesh = slab((2.0, 1.0, 1.0), 1.0)
+    >>> right = (mesh.points[mesh.tets].mean(axis=1)[:, 0] > 1).astype(int)
+    >>> fullest_kind(mesh, right, 2)[mesh.points[:, 0] == 2].tolist()
+    [1, 1, 1, 1]
+    """
+    volume = np.repeat(np.abs(volumes(mesh.points, mesh.tets)), 4)
+    share = [
+        np.bincount(mesh.tets.ravel(), volume * np.repeat(kinds == k, 4), mesh.n_nodes)
+        for k in range(n_kinds)
+    ]
+    return np.argmax(share, axis=0).astype(np.int32)
+
+
 def consistent_mass(mesh: TetMesh) -> sp.csr_array:
     r"""Consistent mass matrix :math:`M_{ij} = \int N_i N_j` [mm^3], scipy CSR.
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from twinheart.errors import InputError
+from twinheart.imaging.boundary import node_normals
 from twinheart.mesh import TetMesh, TriMesh
 from twinheart.mesh.implicit import SurfaceClass
 from twinheart.mesh.io.atomic import written_whole
@@ -161,7 +162,7 @@ def write_text_shell(
         ";                X             Y             Z     NormalX   NormalY   NormalZ  GroupID",
         "",
     ]
-    of_vertex = zip(shell.points, vertex_normals(shell), strict=True)
+    of_vertex = zip(shell.points, node_normals(shell.points, shell.triangles), strict=True)
     text += [
         f"{k:8d} = {_row(place, 13, 3)} {_row(normal, 9, 5)}        0"
         for k, (place, normal) in enumerate(of_vertex)
@@ -240,7 +241,8 @@ def write_volume_shell(
         (" ".join(str(k + 1) for k in face) for face in shell.triangles),
         shell.n_triangles,
     )
-    body += block("Normals", (_row(v, 9, 5) for v in vertex_normals(shell)), n)
+    normals = node_normals(shell.points, shell.triangles)
+    body += block("Normals", (_row(v, 9, 5) for v in normals), n)
     if lat is not None:
         body += "<!-- Data values at each vertex of DxL map LAT Isochronal -->"
         body += block("Map_data", (f"{value:.3f}" for value in _without_nan(lat, n)), n)
@@ -328,24 +330,6 @@ def marked_places(
     own = {"number": np.arange(1, n + 1), **(fields or {})}
     repeated = {key: np.repeat(np.asarray(values), size) for key, values in own.items()}
     return TriMesh(places.reshape(-1, 3), triangles, repeated)
-
-
-def vertex_normals(shell: TriMesh) -> Float[np.ndarray, "node 3"]:
-    """Unit normals at the vertices: means over the triangles around, by their areas.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from twinheart.mesh import TriMesh
-    >>> from twinheart.planning.export import vertex_normals
-    >>> vertex_normals(TriMesh([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]]))[0].tolist()
-    [0.0, 0.0, 1.0]
-    """
-    a, b, c = (shell.points[shell.triangles[:, k]] for k in range(3))
-    area = np.repeat(np.cross(b - a, c - a), 3, axis=0)
-    flat = shell.triangles.ravel()
-    sums = np.stack([np.bincount(flat, area[:, k], shell.n_nodes) for k in range(3)], axis=1)
-    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-300)
 
 
 def scar_at_nodes(shell: TriMesh) -> Float[np.ndarray, "node"] | None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from twinheart.fem import fullest_kind
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
-from twinheart.mesh.quality import volumes
 from twinheart.report.maps import DISCLAIMER, view_label, write_classes
 from twinheart.report.scar import BORDER_ZONE, DENSE, MUSCLE
 from twinheart.report.scene import CUT, VIEWS, Scene
@@ -57,12 +57,7 @@ def tissue_kinds(
     kinds = np.select([scar == CORE, scar == BORDER], [3, 1], 0)
     if lesion is not None:
         kinds = np.where(np.asarray(lesion) > 0, 2, kinds)
-    weight = np.repeat(np.abs(volumes(mesh.points, mesh.tets)), 4)
-    share = [
-        np.bincount(mesh.tets.ravel(), weight * np.repeat(kinds == k, 4), mesh.n_nodes)
-        for k in range(4)
-    ]
-    return np.argmax(share, axis=0)
+    return fullest_kind(mesh, kinds, 4)
 
 
 def write_lesions(

@@ -12,6 +12,7 @@ from twinheart.anatomy.aha import aha_segments
 from twinheart.anatomy.coordinates import coordinates_of
 from twinheart.anatomy.corridors import DENSITY, Corridor
 from twinheart.anatomy.scar import Masses, mass
+from twinheart.fem import fullest_kind
 from twinheart.imaging.enhancement import CORE
 from twinheart.mesh import TetMesh
 from twinheart.mesh.quality import volumes
@@ -77,7 +78,7 @@ def _pictures(
     note = f"{chosen.core_g:.1f} g core, {chosen.border_g:.1f} g border zone ({chosen.convention})"
     colours = {"healthy": MUSCLE, "border": BORDER_ZONE, "core": DENSE}
     file = write_classes(
-        folder / "scar.png", scene, _on_nodes(mesh, scar), colours, title="Scar", note=note
+        folder / "scar.png", scene, fullest_kind(mesh, scar, 3), colours, title="Scar", note=note
     )
     text = "By what fills most of the wall around each point; what lies inside shows at the cut."
     yield _picture("scar", "Scar", file, text)
@@ -88,7 +89,7 @@ def _pictures(
         file = write_classes(
             folder / "corridors.png",
             scene,
-            _on_nodes(mesh, kinds),
+            fullest_kind(mesh, kinds, 3),
             colours,
             title="Corridors",
             note=", ".join(f"{c.length:.0f} x {c.width:.0f} mm" for c in corridors[:6]),
@@ -107,16 +108,6 @@ def _pictures(
 
 def _picture(key: str, title: str, file: Path, caption: str) -> dict[str, Any]:
     return {"key": key, "title": title, "uri": data_uri(file), "alt": title, "caption": caption}
-
-
-def _on_nodes(mesh: TetMesh, kinds: np.ndarray) -> np.ndarray:
-    """The kind that fills most of each node's surroundings."""
-    weight = np.repeat(np.abs(volumes(mesh.points, mesh.tets)), 4)
-    share = [
-        np.bincount(mesh.tets.ravel(), weight * np.repeat(kinds == k, 4), mesh.n_nodes)
-        for k in range(3)
-    ]
-    return np.argmax(share, axis=0)
 
 
 def _figures(

@@ -15,6 +15,7 @@ from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel, parameter_names
 from twinheart.cell.modify import core, one_per_node, same_equations
 from twinheart.errors import ModelError, SolverError
+from twinheart.fem import fullest_kind
 from twinheart.mesh.quality import volumes
 from twinheart.tissue.cable import (
     cable_velocity,
@@ -272,15 +273,9 @@ def models_of_nodes(heart: Heart, cells: dict[int, AbstractCellModel], n_nodes: 
     Cells that differ in numbers only become one model with per-node parameters: one kernel is
     compiled and run for all of them. Nodes beyond the mesh's are those of the Purkinje tree.
     """
-    models: list[AbstractCellModel] = []
-    number = {}
-    for tag, model in cells.items():
-        same = next((k for k, known in enumerate(models) if known is model), None)
-        if same is None:
-            _check_parameters(model, heart.mesh.n_nodes)
-            models.append(model)
-        number[tag] = len(models) - 1 if same is None else same
-    node_model = fullest_region(heart, number, len(models))
+    models, _, node_model = cells_of_nodes(heart, cells)
+    for model in models:
+        _check_parameters(model, heart.mesh.n_nodes)
     if purkinje is not None:
         models = [_extended(model, heart.mesh.n_nodes, n_nodes) for model in models]
         models.append(_tree_cell(heart, cells, purkinje))
@@ -314,20 +309,30 @@ def _extended(model: AbstractCellModel, n_mesh: int, n_nodes: int) -> AbstractCe
     return jax.tree.map(extend, model)
 
 
-def fullest_region(heart: Heart, number: dict[int, int], n_models: int):
-    """Number of the model whose regions fill most of each node's surroundings."""
-    mesh = heart.mesh
-    if n_models == 1:
-        return np.zeros(mesh.n_nodes, dtype=np.int32)
-    volume = np.repeat(np.abs(volumes(mesh.points, mesh.tets)), 4)
+def cells_of_nodes(
+    heart: Heart, cell: AbstractCellModel | dict[int, AbstractCellModel]
+) -> tuple[list[AbstractCellModel], dict[int, int], Int[np.ndarray, "node"]]:
+    """Distinct cells, and which of them regions and nodes have.
+
+    Parameters
+    ----------
+    heart : Heart
+        A node has the cell of the regions that fill most of its surroundings.
+    cell : AbstractCellModel or dict of int to AbstractCellModel
+        One, or one for each region tag; the same object is the same cell.
+
+    Returns
+    -------
+    list of AbstractCellModel, dict of int to int, (node,) int array
+        Cells; number of each by region tag; number of each node.
+    """
+    cells = by_region(heart, cell, "cell model")
+    models = list({id(model): model for model in cells.values()}.values())
+    number = {tag: next(k for k, m in enumerate(models) if m is cells[tag]) for tag in cells}
+    if len(models) == 1:
+        return models, number, np.zeros(heart.mesh.n_nodes, dtype=np.int32)
     of_tet = np.vectorize(number.get)(heart.regions)
-    share = np.stack(
-        [
-            np.bincount(mesh.tets.ravel(), volume * np.repeat(of_tet == k, 4), mesh.n_nodes)
-            for k in range(n_models)
-        ]
-    )
-    return share.argmax(axis=0).astype(np.int32)
+    return models, number, fullest_kind(heart.mesh, of_tet, len(models))
 
 
 def _check_parameters(model: AbstractCellModel, n_nodes: int) -> None:

@@ -31,14 +31,13 @@ from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel
 from twinheart.cell.paced_cache import cache_folder, content_hash, load_result, save_result
 from twinheart.errors import ModelError
-from twinheart.tissue.build import fullest_region
+from twinheart.tissue.build import cells_of_nodes
 from twinheart.tissue.cable import (
     ByValue,
     cable_problem,
     fitted_scheme,
     scalar_parameters,
 )
-from twinheart.tissue.conductivity import by_region
 from twinheart.tissue.monodomain import advance, initial_state
 from twinheart.tissue.wave import FOOT, STEP
 from twinheart.types import Array
@@ -304,13 +303,7 @@ def templates_of(
     >>> templates_of(th.demo_heart(), get_model("mitchell-schaeffer")).varies
     False
     """
-    cells = by_region(heart, cell, "cell model")
-    models = list({id(model): model for model in cells.values()}.values())
-    number = {
-        tag: next(k for k, known in enumerate(models) if known is model)
-        for tag, model in cells.items()
-    }
-    table = fullest_region(heart, number, len(models))
+    models, _, table = cells_of_nodes(heart, cell)
     tables, factor = [], np.ones(heart.mesh.n_nodes)
     for k, model in enumerate(models):
         ap = action_potential(model, threshold=threshold)
