@@ -41,13 +41,13 @@ from twinheart.planning import (
     named_protocol,
     paint_scar,
 )
-from twinheart.planning.ablation import Operation
-from twinheart.planning.ablation_reach import Catheter
-from twinheart.planning.ablation_table import compare_strategies
-from twinheart.planning.ensemble import population_ensemble
+from twinheart.planning.ablation.plan import Operation
+from twinheart.planning.ablation.reach import Catheter
+from twinheart.planning.ablation.table import compare_strategies
+from twinheart.planning.circuits.screening import screen
 from twinheart.planning.places import describe_places
-from twinheart.planning.risk import assess_risk
-from twinheart.planning.screening import screen
+from twinheart.planning.risk.ensemble import population_ensemble
+from twinheart.planning.risk.measures import assess_risk
 from twinheart.planning.substrate import build_substrate
 from twinheart.report.planning_maps import write_circuits, write_intervals, write_lesions
 from twinheart.report.scene import Scene

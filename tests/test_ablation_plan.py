@@ -12,7 +12,7 @@ from twinheart.imaging.enhancement import BORDER
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.planning import Lesion, Protocol, Stage, induce_sites, place_sites
-from twinheart.planning.ablation import (
+from twinheart.planning.ablation.plan import (
     NONE_LEFT,
     NOT_CLOSABLE,
     NOTHING_TO_DO,
@@ -20,8 +20,8 @@ from twinheart.planning.ablation import (
     Operation,
     plan_ablation,
 )
-from twinheart.planning.ablation_reach import Catheter, KeepAway
-from twinheart.planning.strategies import STRATEGIES, propose
+from twinheart.planning.ablation.reach import Catheter, KeepAway
+from twinheart.planning.ablation.strategies import STRATEGIES, propose
 from twinheart.planning.substrate import build_substrate
 from twinheart.tissue import Velocities, WaveTable
 

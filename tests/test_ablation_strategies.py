@@ -13,9 +13,9 @@ from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.quality import components
 from twinheart.planning import ablate_tissue, screen_circuits
-from twinheart.planning.ablation_cuts import least_cut
-from twinheart.planning.ablation_reach import Catheter, KeepAway, Reach
-from twinheart.planning.strategies import STRATEGIES, propose
+from twinheart.planning.ablation.cuts import least_cut
+from twinheart.planning.ablation.reach import Catheter, KeepAway, Reach
+from twinheart.planning.ablation.strategies import STRATEGIES, propose
 
 RADIUS = 3.0
 

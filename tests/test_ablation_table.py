@@ -20,10 +20,10 @@ from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import read_mesh, write_mesh
 from twinheart.planning import Lesion, ablation_drugs
-from twinheart.planning.ablation import Operation
-from twinheart.planning.ablation_drugs import drugged
-from twinheart.planning.ablation_reach import Catheter
-from twinheart.planning.ablation_table import PLAN, activation, compare_strategies
+from twinheart.planning.ablation.drugs import drugged
+from twinheart.planning.ablation.plan import Operation
+from twinheart.planning.ablation.reach import Catheter
+from twinheart.planning.ablation.table import PLAN, activation, compare_strategies
 from twinheart.planning.substrate import build_substrate, substrate_with
 from twinheart.tissue import Velocities, WaveTable
 from twinheart.tissue.measured_wave import MeasuredWave, measured_wave

@@ -23,8 +23,8 @@ from twinheart.planning import (
     place_sites,
     screen_circuits,
 )
-from twinheart.planning.circuits import possible_circuits
-from twinheart.planning.sections import least_section, section
+from twinheart.planning.circuits.search import possible_circuits
+from twinheart.planning.circuits.sections import least_section, section
 from twinheart.tissue import NonConducting, Velocities, WaveTable, build_eikonal
 
 FAST, SLOW = 0.5, 0.2  # m/s

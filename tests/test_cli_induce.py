@@ -13,11 +13,11 @@ from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import write_mesh
 from twinheart.planning import PacingSite, aha_sites, induce, named_protocol
-from twinheart.planning.induction import SiteResult, StageResult
-from twinheart.planning.morphology import Morphology
-from twinheart.planning.reentry_maps import ReentryCircuit
+from twinheart.planning.induction.morphology import Morphology
+from twinheart.planning.induction.one_site import SiteResult, StageResult
+from twinheart.planning.induction.tachycardias import Tachycardia, _is_one
+from twinheart.planning.reentry_maps.circuit import ReentryCircuit
 from twinheart.planning.substrate import build_substrate
-from twinheart.planning.tachycardias import Tachycardia, _is_one
 
 SPEED, SIDE = 0.2, 20.0
 CASE = f"""

@@ -24,8 +24,8 @@ from twinheart.planning import (
     prepare_pacing,
     reentry,
 )
-from twinheart.planning.confirmation import circuit_of
-from twinheart.planning.monodomain_trains import Moment, Stimulator, train_of
+from twinheart.planning.induction.confirmation import circuit_of
+from twinheart.planning.induction.monodomain_trains import Moment, Stimulator, train_of
 from twinheart.tissue import (
     Train,
     Velocities,

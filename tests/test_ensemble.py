@@ -22,8 +22,8 @@ from twinheart.calibration import (
 from twinheart.ecg import Ecg
 from twinheart.errors import InputError
 from twinheart.mesh.generate import slab
-from twinheart.planning import ensemble as module
-from twinheart.planning.ensemble import (
+from twinheart.planning.risk import ensemble as module
+from twinheart.planning.risk.ensemble import (
     BORDER_APD,
     BORDER_SPEED,
     population_ensemble,

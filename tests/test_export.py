@@ -18,6 +18,7 @@ from twinheart.mesh.biventricle import BiventricularShape, biventricle
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import read_mesh, write_mesh
 from twinheart.mesh.quality import boundary_triangles, enclosed_volume, triangle_areas
+from twinheart.planning.ablation.lesions import Lesion
 from twinheart.planning.export import (
     marked_places,
     scar_at_nodes,
@@ -26,7 +27,6 @@ from twinheart.planning.export import (
     write_text_shell,
     write_volume_shell,
 )
-from twinheart.planning.lesions import Lesion
 
 MAKERS = re.compile(r"biosense|johnson|carto|st\. jude|sjm|abbott|ensite|navx", re.IGNORECASE)
 

@@ -21,7 +21,7 @@ from twinheart.planning import (
     place_sites,
     reentry,
 )
-from twinheart.planning.protocols import Earliest
+from twinheart.planning.induction.protocols import Earliest
 from twinheart.tissue import (
     NonConducting,
     Sites,

@@ -12,7 +12,7 @@ from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.quality import components, volumes
 from twinheart.planning import Lesion, ablate_tissue, ablated, isolation
-from twinheart.planning.lesions import Ablation
+from twinheart.planning.ablation.lesions import Ablation
 from twinheart.tissue import Sites, Velocities, arrival, build_eikonal
 
 HEIGHT = 10.0  # of the slab, mm

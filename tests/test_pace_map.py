@@ -20,10 +20,10 @@ from twinheart.errors import InputError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.biventricle import BiventricularShape, biventricle
 from twinheart.mesh.io import write_mesh
-from twinheart.planning.pace_map import locate_exit
-from twinheart.planning.pace_match import EARLIEST, SAMPLES, STEP, PacedBeats, filtered
-from twinheart.planning.paced_ecg import ModelSpread, PacedEcg, paced_ecg, thinned
-from twinheart.planning.vt_beat import qrs_extent, vt_beat
+from twinheart.planning.pace_mapping.pace_map import locate_exit
+from twinheart.planning.pace_mapping.pace_match import EARLIEST, SAMPLES, STEP, PacedBeats, filtered
+from twinheart.planning.pace_mapping.paced_ecg import ModelSpread, PacedEcg, paced_ecg, thinned
+from twinheart.planning.pace_mapping.vt_beat import qrs_extent, vt_beat
 from twinheart.tissue import Velocities
 from twinheart.twin import Twin
 

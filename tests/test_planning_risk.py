@@ -10,9 +10,9 @@ from twinheart.anatomy.scar import with_scar
 from twinheart.errors import InputError
 from twinheart.mesh.generate import slab
 from twinheart.planning import Protocol, Stage, place_sites
-from twinheart.planning import risk as module
-from twinheart.planning.ensemble import BORDER_APD, BORDER_SPEED, Ensemble, population_ensemble
-from twinheart.planning.risk import LEVEL, assess_risk, measure_heart, share
+from twinheart.planning.risk import measures as module
+from twinheart.planning.risk.ensemble import BORDER_APD, BORDER_SPEED, Ensemble, population_ensemble
+from twinheart.planning.risk.measures import LEVEL, assess_risk, measure_heart, share
 from twinheart.planning.substrate import build_substrate
 from twinheart.tissue import Velocities, WaveTable
 

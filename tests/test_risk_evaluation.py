@@ -12,7 +12,7 @@ from tolerances import EXACT64
 from twinheart.cli import main
 from twinheart.errors import InputError
 from twinheart.planning import PatientTable, evaluate, read_patient_table
-from twinheart.planning.evaluation import concordance, observed, recalibration
+from twinheart.planning.risk.evaluation import concordance, observed, recalibration
 
 
 def logit(p):

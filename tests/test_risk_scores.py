@@ -8,7 +8,7 @@ from test_cli_simulate import last_error
 from twinheart.cli import main
 from twinheart.errors import InputError
 from twinheart.planning import hcm_risk_scd
-from twinheart.planning.scores import RANGES
+from twinheart.planning.risk.scores import RANGES
 
 # (age, wall, atrium, gradient, family history, NSVT, syncope), index, probability: five published
 # implementations of the score agree on these to all digits

@@ -14,7 +14,7 @@ from twinheart.errors import InputError
 from twinheart.mesh.generate import lv_ellipsoid, slab
 from twinheart.mesh.io import read_mesh, write_mesh
 from twinheart.planning import place_sites
-from twinheart.planning.screening import premature_beat, screen
+from twinheart.planning.circuits.screening import premature_beat, screen
 from twinheart.planning.substrate import build_substrate, substrate_with
 from twinheart.tissue import Velocities, WaveTable
 

@@ -121,6 +121,30 @@ def test_regions_of_a_calibrated_twin_stay(monkeypatch):
     assert not any("population" in note or "border zone" in note for note in found.notes)
 
 
+def test_border_zone_added_after_a_fit_keeps_its_own_action_potential(monkeypatch):
+    """The fit saw healthy cells: 350 ms there are 350 x 300 / 280 ms of a remodelled cell."""
+    healthy = get_model("tentusscher2006-epi")
+    waves = {True: module.MeasuredWave(HEALTHY, 0.6), False: module.MeasuredWave(BORDER, 0.3)}
+    monkeypatch.setattr(
+        "twinheart.planning.substrate.measured_wave",
+        lambda cell, *_: waves[float(cell.g_cal) == float(healthy.g_cal)],
+    )
+    heart = strip(regions=np.zeros(18 * 4 * 2 * 6, dtype=int))
+    n, tissues = heart.mesh.n_nodes, {0: Velocities(0.6, 0.3)}
+    fitted = StoredTwin(Twin(heart, healthy, tissues), (), np.zeros(n), np.full(n, 350.0), {})
+    found = twin_substrate(fitted)
+    assert velocities(found, 1000)[0] == pytest.approx(0.6 * 0.5)
+    assert found.tables[0].apd[-1] == pytest.approx(350.0)
+    np.testing.assert_allclose(found.tables[1000].apd, BORDER.apd * 350.0 / 280.0, rtol=1e-12)
+    np.testing.assert_array_equal(found.tables[1000].di, BORDER.di)
+    # a fit that had the border zone itself is taken as it is
+    known = Heart(heart.mesh, heart.f0, regions=1000 * heart.mesh.cell_fields["scar"])
+    cells = {0: healthy, 1000: found.cells[1000], 2000: healthy}
+    tissues |= {1000: Velocities(0.3, 0.05), 2000: NonConducting()}
+    own = StoredTwin(Twin(known, cells, tissues), (), np.zeros(n), np.full(n, 350.0), {})
+    assert twin_substrate(own).tables[1000].apd[-1] == pytest.approx(350.0)
+
+
 def test_lesions_do_not_conduct_and_change_nothing_else():
     before = built()
     after = substrate_with(before, [Lesion([[3.0, 2.0, 1.0]], radius=2.0)])

@@ -13,9 +13,9 @@ from twinheart.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twinheart.planning.ablation import AblationPlan, Operation, Outcome
-    from twinheart.planning.ablation_table import Comparison
-    from twinheart.planning.lesions import Lesion
+    from twinheart.planning.ablation.lesions import Lesion
+    from twinheart.planning.ablation.plan import AblationPlan, Operation, Outcome
+    from twinheart.planning.ablation.table import Comparison
 
 ALL, OWN = "all", "own"
 METHOD = (
@@ -115,10 +115,10 @@ def ablate_heart(
 
     from twinheart.cli.lesion_file import read_lesions
     from twinheart.cli.run import provenance
-    from twinheart.planning.ablation import Operation
-    from twinheart.planning.ablation_reach import Catheter
-    from twinheart.planning.ablation_table import compare_strategies
-    from twinheart.planning.protocols import named_protocol
+    from twinheart.planning.ablation.plan import Operation
+    from twinheart.planning.ablation.reach import Catheter
+    from twinheart.planning.ablation.table import compare_strategies
+    from twinheart.planning.induction.protocols import named_protocol
 
     start = time.perf_counter()
     shared.must_be_vtu(out)
@@ -167,8 +167,8 @@ def chosen_strategies(text: str) -> tuple[str, ...]:
     >>> chosen_strategies("plan,isthmus")
     ('isthmus', 'plan')
     """
-    from twinheart.planning.ablation_table import PLAN
-    from twinheart.planning.strategies import STRATEGIES
+    from twinheart.planning.ablation.strategies import STRATEGIES
+    from twinheart.planning.ablation.table import PLAN
 
     known = (*STRATEGIES, PLAN)
     if text == ALL:
@@ -218,9 +218,9 @@ def comparison_record(
     dict
         Warnings first.
     """
-    from twinheart.planning.ablation_drugs import CLASSES, drugged
-    from twinheart.planning.ablation_table import drug_row
-    from twinheart.planning.circuit_file import circuit_rows
+    from twinheart.planning.ablation.drugs import CLASSES, drugged
+    from twinheart.planning.ablation.table import drug_row
+    from twinheart.planning.circuits.circuit_file import circuit_rows
 
     mesh, catheter = operation.substrate.heart.mesh, operation.reach.catheter
     rows = [row.record() for row in found.rows]
@@ -265,7 +265,7 @@ def lesion_rows(lesions: "Sequence[Lesion]") -> list[dict[str, Any]]:
 
 
 def _plan_record(operation: "Operation", plan: "AblationPlan") -> dict[str, Any]:
-    from twinheart.planning.circuit_file import circuit_rows
+    from twinheart.planning.circuits.circuit_file import circuit_rows
 
     mesh = operation.substrate.heart.mesh
     return {
@@ -279,7 +279,7 @@ def _plan_record(operation: "Operation", plan: "AblationPlan") -> dict[str, Any]
 
 def _tester(protocol):
     """Names of the sites from which a protocol still induces re-entry."""
-    from twinheart.planning.induction_sites import induce_sites
+    from twinheart.planning.induction.many_sites import induce_sites
 
     def induced(substrate, sites) -> list[str]:
         progress = shared.SiteProgress("programmed stimulation after ablation")
@@ -307,8 +307,8 @@ def write_lesions(out: Path, operation: "Operation", outcomes: "dict[str, Outcom
     from twinheart.anatomy import mesh_of_heart
     from twinheart.mesh import TetMesh
     from twinheart.mesh.io import write_mesh
-    from twinheart.planning.ablation_table import PLAN
-    from twinheart.planning.lesions import LESION_FIELD
+    from twinheart.planning.ablation.lesions import LESION_FIELD
+    from twinheart.planning.ablation.table import PLAN
 
     mesh = mesh_of_heart(operation.substrate.heart)
     fields = {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from twinheart.mesh import TetMesh
-    from twinheart.planning.lesions import Lesion
+    from twinheart.planning.ablation.lesions import Lesion
 
 FORMATS = ("vtk", "stl", "opencarp", "carto", "ensite", "views")
 # Point fields that hold a map, the likeliest first.
@@ -239,7 +239,7 @@ def _write_views(out: Path, mesh, shown: str | None, lesions, angles, patient) -
 
 def _tissue(mesh: "TetMesh") -> "tuple[np.ndarray, dict[str, str]]":
     """Kind of tissue at each node, and the colours of the kinds."""
-    from twinheart.planning.lesions import LESION_FIELD
+    from twinheart.planning.ablation.lesions import LESION_FIELD
     from twinheart.report.planning_maps import LESION, tissue_kinds
     from twinheart.report.scar import BORDER_ZONE, DENSE, MUSCLE
 

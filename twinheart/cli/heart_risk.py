@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from twinheart.anatomy.scar import Masses
     from twinheart.calibration.twin_file import StoredTwin
     from twinheart.mesh import TetMesh
-    from twinheart.planning.ensemble import Ensemble
-    from twinheart.planning.risk import Risk
+    from twinheart.planning.risk.ensemble import Ensemble
+    from twinheart.planning.risk.measures import Risk
     from twinheart.planning.substrate import Substrate
 
 METHOD = (
@@ -63,8 +63,8 @@ def heart_risk(
         If something given cannot be used, or a file cannot be written.
     """
     from twinheart.cli.run import provenance
-    from twinheart.planning.protocols import named_protocol
-    from twinheart.planning.risk import assess_risk
+    from twinheart.planning.induction.protocols import named_protocol
+    from twinheart.planning.risk.measures import assess_risk
 
     start = time.perf_counter()
     protocol = None if preset is None else named_protocol(preset)
@@ -148,7 +148,7 @@ def risk_record(base: "Substrate", found: "Risk") -> dict[str, Any]:
     dict
         Circuits, inducibility, measures with intervals, the ensemble.
     """
-    from twinheart.planning.circuit_file import circuit_rows
+    from twinheart.planning.circuits.circuit_file import circuit_rows
 
     screening = found.found.screening
     induced = found.found.sites
@@ -200,7 +200,7 @@ def _measure(row) -> dict[str, Any]:
 def _of_ensemble(drawn: "Ensemble") -> dict[str, Any]:
     import numpy as np
 
-    from twinheart.planning.risk import LEVEL
+    from twinheart.planning.risk.measures import LEVEL
 
     ends = [0.5 - LEVEL / 2, 0.5, 0.5 + LEVEL / 2]
     rows = []
@@ -302,7 +302,7 @@ def ensemble_of(
     Ensemble or None
         None of no members.
     """
-    from twinheart.planning.ensemble import population_ensemble, posterior_ensemble
+    from twinheart.planning.risk.ensemble import population_ensemble, posterior_ensemble
 
     if count == 0:
         return None

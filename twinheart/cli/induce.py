@@ -14,8 +14,8 @@ from twinheart.cli.terminal import emit, say
 from twinheart.errors import InputError
 
 if TYPE_CHECKING:
-    from twinheart.planning.induction import SiteResult
-    from twinheart.planning.protocols import Protocol
+    from twinheart.planning.induction.one_site import SiteResult
+    from twinheart.planning.induction.protocols import Protocol
     from twinheart.planning.substrate import Substrate
 
 METHOD = (
@@ -88,7 +88,7 @@ def induce_heart(
     start = time.perf_counter()
     from twinheart.cli.run import provenance
     from twinheart.planning import induce_sites, named_protocol
-    from twinheart.planning.tachycardias import distinct_tachycardias
+    from twinheart.planning.induction.tachycardias import distinct_tachycardias
 
     protocol = named_protocol(preset)
     if observe is not None:
@@ -123,14 +123,14 @@ def induction_record(
     protocol : Protocol
         With which.
     vts : sequence of Tachycardia
-        What `twinheart.planning.tachycardias.distinct_tachycardias` made of them.
+        What `twinheart.planning.induction.tachycardias.distinct_tachycardias` made of them.
 
     Returns
     -------
     dict
         Sites that are inducible and tachycardias first.
     """
-    from twinheart.planning.tachycardias import tachycardia_rows
+    from twinheart.planning.induction.tachycardias import tachycardia_rows
 
     inducible = [result.site.name for result in results if result.induced]
     return {

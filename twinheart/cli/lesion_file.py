@@ -11,8 +11,8 @@ from twinheart.cli.section import MAX_BYTES, Section, key, read_toml
 from twinheart.errors import InputError
 
 if TYPE_CHECKING:
-    from twinheart.planning.ablation_reach import KeepAway
-    from twinheart.planning.lesions import Lesion
+    from twinheart.planning.ablation.lesions import Lesion
+    from twinheart.planning.ablation.reach import KeepAway
 
 MAX_LESIONS = 2_000
 RADIUS = 3.5  # mm, where a file does not say
@@ -110,7 +110,7 @@ def read_lesions(path: Path) -> LesionFile:
             f"{part}" if isinstance(part, str) else f"{part + 1}" for part in first["loc"]
         )
         raise InputError(f"{path}: {where}: {first['msg'].lower()}.") from None
-    from twinheart.planning.ablation_reach import KeepAway
+    from twinheart.planning.ablation.reach import KeepAway
 
     lesions = []
     for number, entry in enumerate(spec.lesion, 1):
@@ -172,7 +172,7 @@ def _numbers(path: Path, number: int, row: dict[str, Any]) -> dict[str, float]:
 
 
 def _lesion(path: Path, number: int, points, radius: float, depth: float | None) -> "Lesion":
-    from twinheart.planning.lesions import Lesion
+    from twinheart.planning.ablation.lesions import Lesion
 
     _must_be_points(path, f"lesion {number}", points)
     try:

@@ -14,8 +14,8 @@ from twinheart.errors import InputError
 if TYPE_CHECKING:
     from twinheart.cli.case import Case
     from twinheart.mesh import TetMesh
-    from twinheart.planning.pace_map import PaceMap, Site
-    from twinheart.planning.vt_beat import VtBeat
+    from twinheart.planning.pace_mapping.pace_map import PaceMap, Site
+    from twinheart.planning.pace_mapping.vt_beat import VtBeat
 
 METHOD = (
     "pace mapping: eikonal activation and template action potentials from every site, QRS of the "
@@ -134,7 +134,7 @@ def locate(
     """
     from twinheart.cli.run import results_folder
     from twinheart.ecg import read_ecg
-    from twinheart.planning.vt_beat import vt_beat
+    from twinheart.planning.pace_mapping.vt_beat import vt_beat
 
     start = time.perf_counter()
     recording = read_ecg(ecg, rate_hz=rate_hz, unit=unit)
@@ -156,9 +156,9 @@ def _found(case: "Case", beat: "VtBeat", settings: dict[str, Any], out: Path | N
     from twinheart.calibration.build import prepared_heart
     from twinheart.cli.build import build_heart, build_twin
     from twinheart.cli.run import provenance
-    from twinheart.planning.pace_map import locate_exit
-    from twinheart.planning.pace_match import LOWPASS
-    from twinheart.planning.paced_ecg import ModelSpread, paced_ecg
+    from twinheart.planning.pace_mapping.pace_map import locate_exit
+    from twinheart.planning.pace_mapping.pace_match import LOWPASS
+    from twinheart.planning.pace_mapping.paced_ecg import ModelSpread, paced_ecg
 
     twin = build_twin(case, prepared_heart(build_heart(case)))
     paced = paced_ecg(twin, beat.ecg.names)
@@ -257,7 +257,7 @@ def _of_leads(found: "PaceMap", beat: "VtBeat") -> dict[str, float]:
     """Correlation of each lead by itself over the QRS."""
     import numpy as np
 
-    from twinheart.planning.pace_match import filtered
+    from twinheart.planning.pace_mapping.pace_match import filtered
 
     t, signals = filtered(beat.ecg, found.leads)
     inside = (t >= 0) & (t <= beat.duration)
@@ -311,7 +311,7 @@ def write_pace_map(out: Path, mesh: "TetMesh", found: "PaceMap", beat: "VtBeat")
     from twinheart.mesh import TetMesh
     from twinheart.mesh.io import write_mesh
     from twinheart.planning.export import shells
-    from twinheart.planning.pace_match import filtered
+    from twinheart.planning.pace_mapping.pace_match import filtered
     from twinheart.report import write_ecg_panels
     from twinheart.report.standard_views import Mark, write_standard_views
     from twinheart.report.style import ACCENT

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from twinheart.calibration.twin_file import StoredTwin
     from twinheart.cli.case import Case
+    from twinheart.planning.induction.protocols import Protocol
     from twinheart.planning.pacing_sites import PacingSite
-    from twinheart.planning.protocols import Protocol
     from twinheart.planning.substrate import Substrate
 
 NONE = "none"
@@ -46,7 +46,7 @@ class PlanWork:
         from twinheart.cli.build import is_calibrated
         from twinheart.cli.plan_section import check_plan
         from twinheart.cli.stages import Stages
-        from twinheart.planning.protocols import named_protocol
+        from twinheart.planning.induction.protocols import named_protocol
 
         self.case, self.folder, self.workers = case, folder, workers
         self.section = case.plan
@@ -242,7 +242,7 @@ class PlanWork:
 
     def _screen(self, _) -> dict[str, Any]:
         from twinheart.cli.screen import screening_record, write_maps
-        from twinheart.planning.screening import screen
+        from twinheart.planning.circuits.screening import screen
 
         def make() -> dict[str, Any]:
             found = screen(
@@ -262,8 +262,8 @@ class PlanWork:
 
     def _induction(self, _) -> dict[str, Any]:
         from twinheart.cli.induce import induction_record, remarks_on
-        from twinheart.planning.induction_sites import induce_sites
-        from twinheart.planning.tachycardias import distinct_tachycardias
+        from twinheart.planning.induction.many_sites import induce_sites
+        from twinheart.planning.induction.tachycardias import distinct_tachycardias
 
         protocol = self.protocol
         assert protocol is not None
@@ -288,7 +288,7 @@ class PlanWork:
 
     def _results(self) -> Path:
         """Results of pacing; those of another heart or protocol are forgotten."""
-        from twinheart.planning.induction_sites import induce_sites
+        from twinheart.planning.induction.many_sites import induce_sites
 
         file = self.folder / "induction.jsonl"
         assert self.protocol is not None
@@ -304,9 +304,9 @@ class PlanWork:
         import math
 
         from twinheart.cli.ablate import comparison_record, write_lesions
-        from twinheart.planning.ablation import Operation
-        from twinheart.planning.ablation_reach import Catheter
-        from twinheart.planning.ablation_table import compare_strategies
+        from twinheart.planning.ablation.plan import Operation
+        from twinheart.planning.ablation.reach import Catheter
+        from twinheart.planning.ablation.table import compare_strategies
 
         section = self.section
         depth = math.inf if section.depth is None else section.depth
@@ -329,7 +329,7 @@ class PlanWork:
 
     def _risk(self, _) -> dict[str, Any]:
         from twinheart.cli.heart_risk import ensemble_of, risk_record, scar_and_ecg
-        from twinheart.planning.risk import assess_risk
+        from twinheart.planning.risk.measures import assess_risk
 
         section, protocol = self.section, self.protocol
         lge = None if section.lge is None else Path(section.lge)
@@ -359,7 +359,7 @@ class PlanWork:
 
     def _members(self) -> Path:
         """Members of the ensemble; those of another heart are forgotten."""
-        from twinheart.planning.risk import stored_members
+        from twinheart.planning.risk.measures import stored_members
 
         file = self.folder / "members.json"
         try:
@@ -395,7 +395,7 @@ def _write_vt(path: Path, substrate: "Substrate", results, protocol: "Protocol")
     from twinheart.anatomy import mesh_of_heart
     from twinheart.mesh import TetMesh
     from twinheart.mesh.io import write_mesh
-    from twinheart.planning.induction import activation_train
+    from twinheart.planning.induction.one_site import activation_train
 
     path.unlink(missing_ok=True)
     induced = [r for r in results if r.induced and r.cycle_length is not None]

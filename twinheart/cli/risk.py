@@ -10,7 +10,7 @@ from twinheart.cli.terminal import emit, say
 from twinheart.errors import InputError
 
 if TYPE_CHECKING:
-    from twinheart.planning.evaluation import Evaluation
+    from twinheart.planning.risk.evaluation import Evaluation
 
 RESEARCH = "research software: not for diagnosis or treatment"
 SCORES = ("hcm-risk-scd",)
@@ -169,7 +169,7 @@ def score_record(
     InputError
         If the score is unknown, a predictor is missing, or the score does not hold there.
     """
-    from twinheart.planning.scores import NOT_FOR, hcm_risk_scd
+    from twinheart.planning.risk.scores import NOT_FOR, hcm_risk_scd
 
     if score not in SCORES:
         raise InputError(
@@ -221,8 +221,8 @@ def evaluation_record(
     InputError
         If the table or an option cannot be used.
     """
-    from twinheart.planning.evaluation import THRESHOLDS, evaluate
-    from twinheart.planning.patient_table import read_patient_table
+    from twinheart.planning.risk.evaluation import THRESHOLDS, evaluate
+    from twinheart.planning.risk.patient_table import read_patient_table
 
     try:
         grid = THRESHOLDS if thresholds is None else [float(t) for t in thresholds.split(",")]

@@ -10,7 +10,7 @@ from twinheart.cli import substrate as shared
 from twinheart.cli.terminal import emit, say
 
 if TYPE_CHECKING:
-    from twinheart.planning.screening import Screening
+    from twinheart.planning.circuits.screening import Screening
     from twinheart.planning.substrate import Substrate
 
 METHOD = (
@@ -75,7 +75,7 @@ def screen_heart(
     start = time.perf_counter()
     shared.must_be_vtu(out)
     from twinheart.cli.run import provenance
-    from twinheart.planning.screening import screen as screened
+    from twinheart.planning.circuits.screening import screen as screened
 
     substrate = shared.substrate_of(heart, twin, case, cell=cell, length_unit=length_unit)
     chosen = shared.sites_of(sites, substrate)
@@ -105,7 +105,7 @@ def screening_record(substrate: "Substrate", found: "Screening") -> dict[str, An
     dict
         Circuits first.
     """
-    from twinheart.planning.circuit_file import circuit_rows
+    from twinheart.planning.circuits.circuit_file import circuit_rows
 
     mesh = substrate.heart.mesh
     circuits = found.circuits or []
@@ -195,7 +195,7 @@ def write_maps(out: Path, substrate: "Substrate", found: "Screening") -> list[Pa
     from twinheart.anatomy import mesh_of_heart
     from twinheart.mesh import TetMesh
     from twinheart.mesh.io import write_mesh
-    from twinheart.planning.circuit_file import write_circuit_lines
+    from twinheart.planning.circuits.circuit_file import write_circuit_lines
 
     mesh = mesh_of_heart(substrate.heart)
     points = {"rvi_ms": found.vulnerability, "refractory_ms": substrate.refractory}

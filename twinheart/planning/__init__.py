@@ -1,9 +1,22 @@
 """Planning: the risk of arrhythmia, and what ablation would change."""
 
-from twinheart.planning.circuits import Circuit, screen_circuits
-from twinheart.planning.confirmation import Confirmation, confirm, induce_monodomain
-from twinheart.planning.evaluation import Evaluation, evaluate
-from twinheart.planning.induction import (
+from twinheart.planning.ablation.isolation import Isolation, isolation
+from twinheart.planning.ablation.lesions import Ablation, Lesion, ablate_tissue, ablated
+from twinheart.planning.circuits.isthmuses import Isthmus, Merge, find_isthmuses, merge_events
+from twinheart.planning.circuits.limiting_rate import at_limiting_rate
+from twinheart.planning.circuits.search import Circuit, screen_circuits
+from twinheart.planning.circuits.vulnerability import (
+    RepolarisationGradient,
+    VulnerabilitySweep,
+    repolarisation_gradient,
+    vulnerability_index,
+    vulnerability_sweep,
+)
+from twinheart.planning.induction.confirmation import Confirmation, confirm, induce_monodomain
+from twinheart.planning.induction.many_sites import induce_sites
+from twinheart.planning.induction.monodomain_trains import PacedTissue, prepare_pacing
+from twinheart.planning.induction.morphology import Morphology, classify
+from twinheart.planning.induction.one_site import (
     Reentry,
     SiteResult,
     StageResult,
@@ -11,29 +24,27 @@ from twinheart.planning.induction import (
     induce,
     reentry,
 )
-from twinheart.planning.induction_sites import induce_sites
-from twinheart.planning.isolation import Isolation, isolation
-from twinheart.planning.isthmuses import Isthmus, Merge, find_isthmuses, merge_events
-from twinheart.planning.lesions import Ablation, Lesion, ablate_tissue, ablated
-from twinheart.planning.limiting_rate import at_limiting_rate
-from twinheart.planning.monodomain_trains import PacedTissue, prepare_pacing
-from twinheart.planning.morphology import Morphology, classify
-from twinheart.planning.pace_map import PaceMap, locate_exit
-from twinheart.planning.paced_ecg import ModelSpread, PacedEcg, paced_ecg
+from twinheart.planning.induction.protocols import (
+    PROTOCOLS,
+    Protocol,
+    Stage,
+    Statement,
+    named_protocol,
+)
+from twinheart.planning.pace_mapping.pace_map import PaceMap, locate_exit
+from twinheart.planning.pace_mapping.paced_ecg import ModelSpread, PacedEcg, paced_ecg
+from twinheart.planning.pace_mapping.vt_beat import VtBeat, vt_beat
 from twinheart.planning.pacing_sites import AHA_PLACES, PacingSite, aha_sites, place_sites
 from twinheart.planning.painting import Area, Channel, ScarPlan, paint_scar
-from twinheart.planning.patient_table import PatientTable, read_patient_table
-from twinheart.planning.phase import PhaseMap, phase_map
-from twinheart.planning.protocols import PROTOCOLS, Protocol, Stage, Statement, named_protocol
-from twinheart.planning.reentry_maps import (
+from twinheart.planning.reentry_maps.circuit import (
     ReentryCircuit,
     WaveBreaks,
     activation_circuit,
     dominant_frequency,
     wave_breaks,
 )
-from twinheart.planning.scores import HcmRiskScd, hcm_risk_scd
-from twinheart.planning.singularities import (
+from twinheart.planning.reentry_maps.phase import PhaseMap, phase_map
+from twinheart.planning.reentry_maps.singularities import (
     Filament,
     Singularities,
     Track,
@@ -42,14 +53,9 @@ from twinheart.planning.singularities import (
     track_filaments,
     track_points,
 )
-from twinheart.planning.vt_beat import VtBeat, vt_beat
-from twinheart.planning.vulnerability import (
-    RepolarisationGradient,
-    VulnerabilitySweep,
-    repolarisation_gradient,
-    vulnerability_index,
-    vulnerability_sweep,
-)
+from twinheart.planning.risk.evaluation import Evaluation, evaluate
+from twinheart.planning.risk.patient_table import PatientTable, read_patient_table
+from twinheart.planning.risk.scores import HcmRiskScd, hcm_risk_scd
 
 __all__ = [
     "AHA_PLACES",

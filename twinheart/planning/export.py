@@ -24,7 +24,7 @@ from twinheart.mesh.quality import (
     renumbered,
     triangle_normals,
 )
-from twinheart.planning.lesions import Lesion
+from twinheart.planning.ablation.lesions import Lesion
 
 SHELLS = {
     "lv_endocardium": SurfaceClass.LV_ENDOCARDIUM,

@@ -7,7 +7,8 @@ the speed of the two cells' waves. Restitution and that speed are measured on a 
 see `twinheart.tissue.measured_wave`.
 
 With a calibrated twin, velocities and durations are those fitted: each region is divided by
-duration, and restitution is scaled to it.
+duration, and restitution is scaled to it. A border zone that the fit took for healthy tissue keeps
+the ratio of its cell's durations to the healthy cell's: what was fitted is healthy tissue.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from twinheart.calibration.twin_file import StoredTwin, is_twin_file, load_twin
 from twinheart.cell import AbstractCellModel, get_model
 from twinheart.cell.conditions import CONDITIONS
 from twinheart.errors import MeshError, ModelError
-from twinheart.planning.lesions import LESION_TAG, Ablation, Lesion, ablate_tissue, ablated
+from twinheart.planning.ablation.lesions import LESION_TAG, Ablation, Lesion, ablate_tissue, ablated
 from twinheart.tissue import (
     Eikonal,
     NonConducting,
@@ -179,6 +180,7 @@ def build_substrate(
     if apd90 is not None or max(cells) >= FAST_TAG:
         kind = np.zeros(heart.mesh.n_tets, dtype=int) if apd90 is None else _classes(heart, apd90)
         heart, cells, tissues = _divided(heart, cells, tissues, kind)
+    in_fit = cells
     if not has_scar(heart):
         notes.append(NO_SCAR)
     elif (heart.regions // SCAR_TAG != heart.mesh.cell_fields[SCAR_FIELD]).any():
@@ -186,9 +188,11 @@ def build_substrate(
             heart, cells, tissues, condition=condition, across=across,
             speed=lambda one, other: _speed(one, other, border_speed, cycle),
         )  # fmt: skip
+        # the given regions, and so a fit, do not know this scar
+        in_fit = {tag: in_fit[tag % SCAR_TAG] for tag in cells}
         notes += _assumed(condition, across)
     if tables is None:
-        tables = _measured(heart, cells, tissues, apd90, cycle)
+        tables = _measured(heart, cells, tissues, apd90, cycle, in_fit)
         name = ", ".join(sorted({model.name for model in cells.values()}))
         notes.append(f"restitution of {name} after regular beats of {cycle:g} ms, from a cable")
     problem = build_eikonal(heart, tissues)
@@ -373,19 +377,30 @@ def _divided(heart: Heart, cells, tissues, kind):
     )
 
 
-def _measured(heart: Heart, cells, tissues, apd90, cycle: float) -> dict[int, WaveTable]:
-    """Table of every region that conducts, scaled to its mean fitted duration."""
+def _measured(
+    heart: Heart, cells, tissues, apd90, cycle: float, in_fit: dict[int, AbstractCellModel]
+) -> dict[int, WaveTable]:
+    """Table of every region that conducts, scaled to its mean fitted duration.
+
+    What was fitted is the duration of the cell that the fit had there: of the healthy one, where a
+    border zone was added after it.
+    """
     tables: dict[int, WaveTable] = {}
     of_cell: dict[int, WaveTable] = {}  # many regions share a cell
+
+    def measured(cell) -> WaveTable:
+        if id(cell) not in of_cell:
+            of_cell[id(cell)] = measured_wave(cell, cycle).table
+        return of_cell[id(cell)]
+
     for tag, cell in cells.items():
         if isinstance(tissues[tag], NonConducting):
             continue
-        if id(cell) not in of_cell:
-            of_cell[id(cell)] = measured_wave(cell, cycle).table
-        table = of_cell[id(cell)]
+        table = measured(cell)
         if apd90 is not None:
             fitted = float(np.mean(np.asarray(apd90)[heart.mesh.tets[heart.regions == tag]]))
-            table = WaveTable(table.di, table.speed, table.apd * fitted / table.apd[-1])
+            factor = fitted / measured(in_fit[tag]).apd[-1]
+            table = WaveTable(table.di, table.speed, table.apd * factor)
         tables[tag] = table
     return tables
 

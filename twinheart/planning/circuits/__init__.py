@@ -1,0 +1,1 @@
+"""Circuits and vulnerability of a scar, found without inducing anything."""

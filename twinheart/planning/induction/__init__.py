@@ -1,0 +1,1 @@
+"""Programmed stimulation: protocols, one site, many sites, monodomain, distinct tachycardias."""

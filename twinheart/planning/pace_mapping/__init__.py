@@ -1,0 +1,1 @@
+"""Where a tachycardia leaves its scar: simulated paced beats against a recorded one."""

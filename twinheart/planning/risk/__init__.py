@@ -1,0 +1,1 @@
+"""Risk: structured measures with their intervals, clinical scores, judging models of risk."""
