@@ -1,0 +1,7 @@
+"""The twin, and `simulate`, its forward model."""
+
+from twinheart.twin.core import Beat, Twin, intracellular_tensor
+from twinheart.twin.eikonal import eikonal_beat
+from twinheart.twin.forward import PROPAGATIONS, simulate
+
+__all__ = ["PROPAGATIONS", "Beat", "Twin", "eikonal_beat", "intracellular_tensor", "simulate"]
