@@ -1,6 +1,7 @@
 """`twinheart induce`: a plate that re-enters, going on, what is said, distinct tachycardias."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from test_cli_simulate import last_error
 from twinheart.anatomy import Heart, demo_heart, mesh_of_heart
 from twinheart.cli import main
 from twinheart.cli.induce import remarks_on
+from twinheart.ecg import read_ecg
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import write_mesh
@@ -72,13 +74,30 @@ def test_sites_around_one_core_induce_one_tachycardia(folder, tmp_path, capsys):
     assert "pacing sites: 2 of 2" in said.err
     assert "population values" in said.err
     seconds = [row["seconds"] for row in found["sites"]]
-    assert main(arguments(folder, *options)) == 0  # nothing is run again
+    where = {"RA": (-60, 90, 60), "LA": (100, 90, 60), "LL": (90, -90, 50)}
+    where |= {f"V{k}": (10 * k, 15 * k - 30, 45) for k in range(1, 7)}
+    (tmp_path / "body.json").write_text(json.dumps(where))
+    assert main(arguments(folder, *options, "--electrodes", tmp_path / "body.json")) == 0
     again = json.loads(capsys.readouterr().out)
-    assert [row["seconds"] for row in again["sites"]] == seconds
+    assert [row["seconds"] for row in again["sites"]] == seconds  # nothing is run again
+    check_ecg(again["vts"][0].pop("ecg"), vt["cycle_length_ms"], tmp_path / "sites_ecg")
     assert again["vts"] == found["vts"]
     # the file belongs to that protocol
     assert main(arguments(folder, "--preset", "burst", "-o", out)) == 2
     assert "another protocol" in last_error(capsys)
+
+
+def check_ecg(own, cycle, folder):
+    """A record of what has settled, which repeats with the cycle, beside the results."""
+    assert [Path(file).name for file in own["files"]] == ["vt1.csv", "vt1.hea", "vt1.dat"]
+    assert all(Path(file).parent == folder for file in own["files"])
+    assert own["rate_per_min"] == pytest.approx(60_000 / cycle)
+    ecg = read_ecg(own["files"][1]).ecg
+    assert len(ecg.names) == 12
+    assert own["length_ms"] == pytest.approx(0.75 * 1800, abs=1.0)
+    signals = np.asarray(ecg.signals)
+    later = round(cycle)
+    assert np.abs(signals[later:] - signals[:-later]).max() < 0.05 * np.ptp(signals)
 
 
 def result(name, outcome, stages=(), beats=6):
@@ -123,6 +142,8 @@ def test_tachycardias_are_one_if_way_and_cycle_are():
         (["--preset", "varp"], "unknown protocol 'varp'"),
         (["--observe", "-5"], "--observe is -5 ms"),
         (["--heart", "demo"], "give one of"),
+        (["--electrodes", "standard"], "name a folder"),
+        (["--vt-ecg", "x", "--electrodes", "nowhere.json"], "nowhere.json"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(folder, capsys, options, message):

@@ -12,7 +12,7 @@ from twinheart.anatomy.scar import with_scar
 from twinheart.cli import main
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import read_mesh, write_mesh
-from twinheart.planning import risk
+from twinheart.planning.risk import measures as risk
 
 SPEED = 0.2
 PLAN = """

@@ -10,6 +10,7 @@ from PIL import Image
 
 from twinheart.anatomy import Heart, coordinates_of
 from twinheart.anatomy.scar import with_scar
+from twinheart.ecg import Ecg
 from twinheart.planning.places import describe_places
 from twinheart.report.planning import PlanningFindings, write_planning_report
 from twinheart.report.planning_maps import LESION, PATHS, tissue_kinds, write_circuits
@@ -182,11 +183,30 @@ def test_induction_is_counted(heart, tmp_path):
             *([row] * 15),
         ],
         "inducible_sites": ["a", "b"],
-        "vts": [{"cycle_length_ms": 320.0, "morphology": "monomorphic", "sites": ["a", "b"]}],
+        "vts": [
+            {
+                "cycle_length_ms": 320.0,
+                "morphology": "monomorphic",
+                "sites": ["a", "b"],
+                "ecg": {
+                    "rate_per_min": 187.5,
+                    "qrs_ms": 164.0,
+                    "axis_deg": -71.0,
+                    "pattern": "right bundle branch",
+                    "transition": "V3",
+                },
+            }
+        ],
     }
+    t = np.arange(0.0, 2000.0)
+    leads = Ecg(t, np.sin(t / 51.0)[:, None], ("II",))
     vt = np.arange(heart.mesh.n_nodes) % 300.0
-    some = PlanningFindings(induction=induction, vt=vt)
-    text = words(write_planning_report(tmp_path / "vt.html", heart, some).read_text())
+    some = PlanningFindings(induction=induction, vt=vt, vt_ecg=leads)
+    page = write_planning_report(tmp_path / "vt.html", heart, some).read_text()
+    text = words(page)
+    assert page.count("<img") == 2
+    assert "at 188 per minute, would show a QRS of 164 ms with the pattern of right bundle" in text
+    assert "1 188 164 -71 right bundle branch block V3" in text
     assert "induced 1 tachycardia from 2 of 17 sites" in text
     assert "shortest coupling interval was 280 ms" in text
     assert "monomorphic" in text

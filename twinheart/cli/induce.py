@@ -46,6 +46,19 @@ def induce(
         Path | None,
         typer.Option("--out", "-o", help="File of results a line; sites in it are not run again."),
     ] = None,
+    electrodes: Annotated[
+        str | None,
+        typer.Option(help="For ECGs of tachycardias: JSON or CSV file, or 'standard'."),
+    ] = None,
+    lead_field: Annotated[
+        str | None, typer.Option(help="Lead field of a torso, by 'twinheart leadfield'.")
+    ] = None,
+    vt_ecg: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder for the 12-lead ECG of each tachycardia; or beside --out."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Pace a heart from many sites and tell which induce re-entry. Not clinical.
@@ -54,7 +67,7 @@ def induce(
     """
     found = induce_heart(
         heart, twin, case, preset, sites, cell=cell, length_unit=length_unit, observe=observe,
-        workers=workers, out=out,
+        workers=workers, out=out, electrodes=electrodes, lead_field=lead_field, vt_ecg=vt_ecg,
     )  # fmt: skip
     say(f"twinheart: note: {shared.RESEARCH}")
     emit(found if as_json else _for_reading(found), as_json=as_json)
@@ -72,6 +85,9 @@ def induce_heart(
     observe: float | None = None,
     workers: int | None = None,
     out: Path | None = None,
+    electrodes: str | None = None,
+    lead_field: str | None = None,
+    vt_ecg: Path | None = None,
 ) -> dict[str, Any]:
     """Do what `induce` says; the arguments are its options.
 
@@ -86,7 +102,9 @@ def induce_heart(
         If something given cannot be used, or a file cannot be written.
     """
     start = time.perf_counter()
+    from twinheart.cli.case import read_case
     from twinheart.cli.run import provenance
+    from twinheart.cli.vt_ecg import folder_of, leads_of, write_vt_ecgs
     from twinheart.planning import induce_sites, named_protocol
     from twinheart.planning.induction.tachycardias import distinct_tachycardias
 
@@ -95,7 +113,14 @@ def induce_heart(
         if not observe > 0:
             raise InputError(f"--observe is {observe:g} ms, expected a positive number.")
         protocol = replace(protocol, observe=observe)
-    substrate = shared.substrate_of(heart, twin, case, cell=cell, length_unit=length_unit)
+    folder = folder_of(vt_ecg, out, electrodes is not None or lead_field is not None)
+    substrate, stored = shared.substrate_and_twin(
+        heart, twin, case, cell=cell, length_unit=length_unit
+    )
+    leads = None
+    if folder is not None:
+        known = None if case is None else read_case(case)
+        leads = leads_of(substrate.heart, electrodes, lead_field, stored=stored, case=known)
     chosen = shared.sites_of(sites, substrate)
     results = induce_sites(
         substrate.problem, substrate.tables, chosen, protocol, file=out,
@@ -105,12 +130,19 @@ def induce_heart(
         say(f"twinheart: note: {remark}")
     vts = distinct_tachycardias(substrate, results, protocol)
     source = next(str(name) for name in (heart, twin, case) if name is not None)
-    record = {"source": source} | induction_record(substrate, results, protocol, vts)
+    ecgs = None
+    if folder is not None and leads is not None:
+        ecgs = write_vt_ecgs(folder, substrate, vts, results, protocol, leads)
+    record = {"source": source} | induction_record(substrate, results, protocol, vts, ecgs)
     return record | {"wall_s": time.perf_counter() - start, "provenance": provenance()}
 
 
 def induction_record(
-    substrate: "Substrate", results: "Sequence[SiteResult]", protocol: "Protocol", vts: Sequence
+    substrate: "Substrate",
+    results: "Sequence[SiteResult]",
+    protocol: "Protocol",
+    vts: Sequence,
+    ecgs: "Sequence[dict[str, Any]] | None" = None,
 ) -> dict[str, Any]:
     """Figures of programmed stimulation under names that carry their units.
 
@@ -124,20 +156,26 @@ def induction_record(
         With which.
     vts : sequence of Tachycardia
         What `twinheart.planning.induction.tachycardias.distinct_tachycardias` made of them.
+    ecgs : sequence of dict, optional
+        What the ECG of each shows, from `twinheart.cli.vt_ecg.write_vt_ecgs`.
 
     Returns
     -------
     dict
         Sites that are inducible and tachycardias first.
     """
+    from twinheart.cli.vt_ecg import METHOD as VT_ECG_METHOD
     from twinheart.planning.induction.tachycardias import tachycardia_rows
 
     inducible = [result.site.name for result in results if result.induced]
+    rows = tachycardia_rows(vts, substrate.heart.mesh)
+    if ecgs is not None:
+        rows = [row | {"ecg": ecg} for row, ecg in zip(rows, ecgs, strict=True)]
     return {
         "inducible_sites": inducible,
         "n_inducible": len(inducible),
         "n_sites": len(results),
-        "vts": tachycardia_rows(vts, substrate.heart.mesh),
+        "vts": rows,
         **shared.of_substrate(substrate),
         "sites": [
             row | _of_result(result)
@@ -145,7 +183,7 @@ def induction_record(
                 shared.of_sites([result.site for result in results]), results, strict=True
             )
         ],
-        "method": METHOD,
+        "method": METHOD if ecgs is None else f"{METHOD}; {VT_ECG_METHOD}",
         "settings": {
             "preset": protocol.name,
             "protocol": protocol.describe().splitlines()[0],

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twinheart.ecg import Ecg
 
 Records = Mapping[str, Mapping[str, Any]]
 _NOTES = ("anatomy", "scar", "screen", "induction", "risk")
@@ -62,6 +65,7 @@ def write_plan_report(
         risk={**risk, "scar": scar},
         rvi=mesh.point_fields["rvi_ms"],
         vt=vt,
+        vt_ecg=_vt_ecg(folder, records.get("induction")),
         lesion=lesion,
         calibrated=bool(risk["calibrated"]),
         notes=[*notes, *(risk.get("scar_and_ecg_notes") or [])],
@@ -69,3 +73,14 @@ def write_plan_report(
     heart, _ = heart_from_mesh(mesh)
     more = {"title": title} if title else {}
     return write_planning_report(folder / "report.html", heart, found, settings=settings, **more)
+
+
+def _vt_ecg(folder: Path, induction: Mapping[str, Any] | None) -> "Ecg | None":
+    """ECG of the fastest tachycardia, where there is one."""
+    from twinheart.cli.plan_work import VT_ECG
+    from twinheart.ecg import read_ecg
+
+    for row in (induction or {}).get("vts") or []:
+        for file in (row.get("ecg") or {}).get("files") or []:
+            return read_ecg(folder / VT_ECG / Path(file).name).ecg
+    return None

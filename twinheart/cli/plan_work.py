@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from twinheart.planning.substrate import Substrate
 
 NONE = "none"
+VT_ECG = "vt_ecg"  # folder of the ECGs of tachycardias
+_MOST_VTS = 100  # whose files are watched
 STAGES = ("mesh", "anatomy", "scar", "calibration", "screen", "induction", "ablation", "risk",
           "report")  # fmt: skip
 _FILES = ("image", "lge", "lge_labels", "paint", "sites")
@@ -219,9 +221,7 @@ class PlanWork:
             return run_calibration(self._case_of(heart, output=output), folder, resume=True)
 
         section = case.calibration.model_dump(exclude={"ecg"})
-        inputs = [x for x in (case.calibration.ecg, case.ecg.lead_field) if x]
-        if case.ecg.electrodes not in ("standard", NONE):
-            inputs.append(case.ecg.electrodes)
+        inputs = [x for x in (case.calibration.ecg, *self._ecg_files()) if x]
         settings = {"calibration": section, "purkinje": case.purkinje.model_dump()}
         return self.stages.run(
             "calibration", make, settings=settings, inputs=inputs, after=("scar",),
@@ -262,6 +262,7 @@ class PlanWork:
 
     def _induction(self, _) -> dict[str, Any]:
         from twinheart.cli.induce import induction_record, remarks_on
+        from twinheart.cli.vt_ecg import leads_of, write_vt_ecgs
         from twinheart.planning.induction.many_sites import induce_sites
         from twinheart.planning.induction.tachycardias import distinct_tachycardias
 
@@ -278,13 +279,30 @@ class PlanWork:
                 say(f"twinheart: note: {remark}")
             vts = distinct_tachycardias(self.substrate, results, protocol)
             _write_vt(self.folder / "vt.vtu", self.substrate, results, protocol)
-            return induction_record(self.substrate, results, protocol, vts)
+            for old in (self.folder / VT_ECG).glob("vt*.*"):
+                old.unlink()
+            leads = leads_of(self.substrate.heart, None, None, stored=self.stored, case=self.case)
+            ecgs = None
+            if leads is not None:
+                ecgs = write_vt_ecgs(
+                    self.folder / VT_ECG, self.substrate, vts, results, protocol, leads
+                )
+            return induction_record(self.substrate, results, protocol, vts, ecgs)
 
         after, inputs = self._where()
+        ecgs = (f"{VT_ECG}/vt{k}.csv" for k in range(1, _MOST_VTS + 1))
         return self.stages.run(
-            "induction", make, after=after, inputs=inputs, files=("vt.vtu",),
-            settings={"sites": self.section.sites, "protocol": repr(protocol)},
+            "induction", make, after=after, inputs=[*inputs, *self._ecg_files()],
+            files=("vt.vtu", *ecgs),
+            settings={"sites": self.section.sites, "protocol": repr(protocol),
+                      "electrodes": self.case.ecg.electrodes},
         )  # fmt: skip
+
+    def _ecg_files(self) -> list[str]:
+        """Files of electrodes and lead field."""
+        given = self.case.ecg
+        files = [given.lead_field] if given.lead_field else []
+        return files + ([] if given.electrodes in ("standard", NONE) else [given.electrodes])
 
     def _results(self) -> Path:
         """Results of pacing; those of another heart or protocol are forgotten."""

@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from twinheart.anatomy import Heart
+from twinheart.ecg import Ecg
 from twinheart.planning.places import describe_places
+from twinheart.report.ecg_paper import paper_gain, write_ecg_paper
 from twinheart.report.html import data_uri, write_page
 from twinheart.report.maps import write_map
 from twinheart.report.planning_maps import write_circuits, write_intervals, write_lesions
@@ -42,6 +44,8 @@ class PlanningFindings(NamedTuple):
         Re-entry vulnerability index [ms].
     vt : (node,) array or None
         Activation over one cycle of an induced tachycardia [ms].
+    vt_ecg : Ecg or None
+        Leads of the fastest of them.
     lesion : (tet,) int array or None
         Positive where the chosen strategy burns.
     calibrated : bool
@@ -56,6 +60,7 @@ class PlanningFindings(NamedTuple):
     risk: Record | None = None
     rvi: Float[np.ndarray, "node"] | None = None
     vt: Float[np.ndarray, "node"] | None = None
+    vt_ecg: Ecg | None = None
     lesion: Int[np.ndarray, "tet"] | None = None
     calibrated: bool = False
     notes: Sequence[str] = ()
@@ -188,6 +193,7 @@ def _sections(
             words=("Exit",),
         )  # fmt: skip
     yield from _induction(folder, scene, found)
+    yield from _vt_ecg(folder, found)
     yield from _ablation(folder, scene, heart, found)
     if found.rvi is not None and np.isfinite(found.rvi).any():
         file = write_map(
@@ -233,6 +239,38 @@ def _induction(folder: Path, scene: Scene, found: PlanningFindings) -> Iterator[
         words=("Form", "Exit", "Induced from"),
         texts=() if vts else ("No tachycardia was induced.",),
     )
+
+
+def _vt_ecg(folder: Path, found: PlanningFindings) -> Iterator[_Section]:
+    rows = [
+        _ecg_row(k, row["ecg"])
+        for k, row in enumerate((found.induction or {}).get("vts") or [], start=1)
+        if row.get("ecg")
+    ]
+    if not rows:
+        return
+    picture = None
+    if found.vt_ecg is not None:
+        file = write_ecg_paper(
+            folder / "vt_ecg.png", found.vt_ecg, gain=paper_gain(found.vt_ecg),
+            title="Simulated tachycardia 1",
+        )  # fmt: skip
+        text = (
+            "The end of the observation of tachycardia 1. Simulated; compare it with recordings of "
+            "the clinical tachycardia, if there are any."
+        )
+        picture = _picture(file, "Twelve leads of an induced tachycardia", text)
+    yield _Section(
+        "vt_ecg", "What the tachycardias would look like on the ECG", picture=picture,
+        head=("Tachycardia", "Rate (1/min)", "QRS (ms)", "Axis (\u00b0)", "V1 as in", "R from"),
+        rows=rows, words=("V1 as in", "R from"),
+    )  # fmt: skip
+
+
+def _ecg_row(k: int, ecg: Record) -> list[str]:
+    numbers = [number(ecg.get(key)) for key in ("rate_per_min", "qrs_ms", "axis_deg")]
+    pattern = f"{ecg['pattern']} block" if ecg.get("pattern") else "-"
+    return [str(k), *numbers, pattern, str(ecg.get("transition") or "-")]
 
 
 def _protocol(induction: Record) -> str:

@@ -159,6 +159,18 @@ def _of_induction(induction: Record) -> str:
     return (
         f"Programmed stimulation induced {vts or 'a'} "
         f"{'tachycardia' if vts <= 1 else 'tachycardias'} from {induced} of {sites} sites{more}."
+        f"{_of_ecg(induction)}"
+    )
+
+
+def _of_ecg(induction: Record) -> str:
+    ecg = next((row["ecg"] for row in induction.get("vts") or [] if row.get("ecg")), {})
+    if ecg.get("rate_per_min") is None or not ecg.get("pattern"):
+        return ""
+    return (
+        f" The fastest, at {number(ecg['rate_per_min'])} per minute, would show a QRS of "
+        f"{number(ecg['qrs_ms'])} ms with the pattern of {ecg['pattern']} block and an axis of "
+        f"{number(ecg['axis_deg'])}\u00b0."
     )
 
 

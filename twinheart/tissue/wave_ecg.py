@@ -126,22 +126,50 @@ class WaveEcg(eqx.Module):
     def front(self, lat: Float[Array, "node"]) -> Float[Array, "time electrode"]:
         """Potentials as if all nodes had the first table [mV]."""
         lat, reached = self._arrived(lat)
-        _, n, _ = self._steps(self.step)
-        n_points, n_electrodes = len(self.places), self.shares.shape[-1]
-        places, begin = self.places.astype(lat.dtype), self.begin
 
         @jax.checkpoint
         def add(h, block):
             tets, shares = block
-            tau = lat[tets]
-            strength = jnp.einsum("tk,tke->te", tau[:, 1:] - tau[:, :1], shares)
-            strength = jnp.where(reached[tets].all(axis=1)[:, None], strength, 0.0) / n_points
-            place = ((tau @ places.T - begin) / self.step).ravel()
-            rows = jnp.repeat(strength, n_points, axis=0)
-            return _spread(h, place, rows), None
+            return self._with_front(h, lat[tets], reached[tets].all(axis=1), shares), None
 
-        h, _ = jax.lax.scan(add, jnp.zeros((n, n_electrodes), lat.dtype), (self.tets, self.shares))
+        h, _ = jax.lax.scan(add, self._no_front(lat.dtype), (self.tets, self.shares))
         return self.convolved(h)
+
+    def crossings(self, tau: Float[Array, "tet 4"]) -> Float[Array, "bin electrode"]:
+        """Strength of a front at every bin of arrival, for `convolved`.
+
+        Parameters
+        ----------
+        tau : (tet, 4) array
+            Arrival at the corners of every tetrahedron [ms]; NaN where the front does not cross it.
+
+        Returns
+        -------
+        (bin, electrode) array
+            Those of several fronts add up.
+        """
+        n_blocks, block = self.tets.shape[:2]
+        absent = n_blocks * block - len(tau)
+        tau = jnp.pad(tau, ((0, absent), (0, 0)), constant_values=jnp.nan)
+        tau = tau.reshape(n_blocks, block, 4).astype(self.lead_field.dtype)
+
+        def add(h, part):
+            own, shares = part
+            crossed = jnp.isfinite(own).all(axis=1)
+            return self._with_front(h, jnp.where(crossed[:, None], own, 0.0), crossed, shares), None
+
+        return jax.lax.scan(add, self._no_front(tau.dtype), (tau, self.shares))[0]
+
+    def _no_front(self, dtype) -> Array:
+        return jnp.zeros((self.n_bins, self.shares.shape[-1]), dtype)
+
+    def _with_front(self, h, tau, crossed, shares):
+        """The histogram `h` with a front that arrives at corners of tetrahedra at times `tau`."""
+        n_points, begin = len(self.places), self.begin
+        strength = jnp.einsum("tk,tke->te", tau[:, 1:] - tau[:, :1], shares)
+        strength = jnp.where(crossed[:, None], strength, 0.0) / n_points
+        place = ((tau @ self.places.astype(tau.dtype).T - begin) / self.step).ravel()
+        return _spread(h, place, jnp.repeat(strength, n_points, axis=0))
 
     def convolved(self, histogram: Float[Array, "bin electrode"]) -> Array:
         """Potentials of a front whose strength at every bin of arrival is given [mV]."""
