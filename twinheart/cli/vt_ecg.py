@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from twinheart.planning.vt_ecg import BodyLeads
 
 METHOD = (
-    "ECG of a tachycardia: the end of the observation, at most its last two seconds, of the "
-    "re-excitable eikonal run; template action potentials with the duration of each activation, "
-    "fronts integrated within the elements, low-pass of 1 ms, by the lead field; QRS of the "
-    "average beat, axis and pattern from areas"
+    "ECG of a tachycardia: two seconds of the re-excitable eikonal run, the last of the "
+    "observation, or from its first quarter on where it is shorter; template action potentials "
+    "with the duration of each activation, fronts integrated within the elements, low-pass of "
+    "1 ms, by the lead field; QRS of the average beat, axis and pattern from areas"
 )
 _SUFFIXES = (".csv", ".hea")
 

@@ -1,5 +1,6 @@
 """Twelve-lead ECG of an induced tachycardia, and what it shows."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,12 @@ from twinheart.tissue import Train
 from twinheart.tissue.train_ecg import train_ecg, train_templates
 from twinheart.twin import Twin, intracellular_tensor
 
-LONGEST = 2000.0  # ms of an ECG
+LENGTH = 2000.0  # ms of an ECG
 _SETTLED = 0.25  # share of the observation after which re-entry runs by itself
 _SAMPLING = 1.0  # ms
 _LOWPASS = 1.0  # ms, standard deviation of a Gaussian: 3 dB at 133 Hz, as recorders filter
 _ALLOWED = 1.5  # of the time that a wave needs across an element: fronts are bent there
+_FLAT = 0.01  # of the steepest slope
 _TYPICAL = 0.9  # share of the elements that are sampled finely enough
 
 
@@ -40,33 +42,26 @@ class BodyLeads(NamedTuple):
     lead_field: LeadField | None = None
 
 
-def observed_ecg(
-    substrate: Substrate,
-    leads: BodyLeads,
-    train: Train,
-    last: float,
-    protocol: Protocol,
+def substrate_ecg(
+    substrate: Substrate, leads: BodyLeads, train: Train, start: float, length: float = LENGTH
 ) -> Ecg:
-    """ECG of the end of what a protocol observes: its last two seconds at most.
+    """ECG of a train of activations of a substrate.
 
     Parameters
     ----------
     substrate : Substrate
-        What was paced.
+        Heart, cells and conduction.
     leads : BodyLeads
         Electrodes, and a lead field where there is one.
     train : Train
-        Activations until the end of the observation.
-    last : float
-        When the last stimulus was given [ms].
-    protocol : Protocol
-        With its time of observation.
+        Activations until 12 ms after the end of the ECG.
+    start, length : float
+        When the ECG begins, on the clock of the train, and how long it is [ms].
 
     Returns
     -------
     Ecg
-        Twelve leads [mV] every millisecond, from 0 ms on; of the first quarter of the observation
-        nothing.
+        Twelve leads [mV] every millisecond, from 0 ms on.
 
     Raises
     ------
@@ -84,9 +79,7 @@ def observed_ecg(
     else:
         leads.lead_field.check(heart, sigma_i=sigma_i)
         shares, names = np.asarray(leads.lead_field.shares), leads.lead_field.electrodes.names
-    end = last + protocol.observe
-    start = max(last + _SETTLED * protocol.observe, end - LONGEST)
-    t = start + _SAMPLING * np.arange(int((end - start) / _SAMPLING) + 1)
+    t = start + _SAMPLING * np.arange(int(length / _SAMPLING) + 1)
     needed = _crossing_times(substrate)
     conducts = np.isfinite(needed)
     share = mean_edge(heart.mesh) / float(_longest_edges(heart.mesh)[conducts].mean())
@@ -101,7 +94,10 @@ def observed_ecg(
 def tachycardia_ecg(
     substrate: Substrate, leads: BodyLeads, result: SiteResult, protocol: Protocol
 ) -> Ecg:
-    """ECG of the tachycardia that was induced from a site, see `observed_ecg`.
+    """ECG of two seconds of the tachycardia that was induced from a site.
+
+    They begin a quarter of the observation after the last stimulus, or end with the observation
+    where that is later; a run that was observed for less goes on.
 
     Parameters
     ----------
@@ -122,10 +118,12 @@ def tachycardia_ecg(
     Raises
     ------
     InputError
-        If nothing was induced, or as `observed_ecg`.
+        If nothing was induced, or as `substrate_ecg`.
     """
-    train = activation_train(substrate.problem, substrate.tables, result, protocol)
-    return observed_ecg(substrate, leads, train, result.stimuli[-1], protocol)
+    until = max(protocol.observe, _SETTLED * protocol.observe + LENGTH)
+    longer = replace(protocol, observe=until)
+    train = activation_train(substrate.problem, substrate.tables, result, longer)
+    return substrate_ecg(substrate, leads, train, result.stimuli[-1] + until - LENGTH)
 
 
 def vt_features(ecg: Ecg, cycle_length: float) -> dict[str, Any]:
@@ -142,7 +140,8 @@ def vt_features(ecg: Ecg, cycle_length: float) -> dict[str, Any]:
     -------
     dict
         Rate, duration of the QRS, its frontal axis and its bundle-branch pattern (by the sign of
-        the area in V1) and transition; None where no QRS can be told apart, and why.
+        the area in V1) and transition; None where no QRS can be told apart, and why. ``ends_ms``
+        is when the leads become flat for good, None if they do not.
 
     Examples
     --------
@@ -157,7 +156,8 @@ def vt_features(ecg: Ecg, cycle_length: float) -> dict[str, Any]:
     """
     rate = 60_000.0 / cycle_length if np.isfinite(cycle_length) else None
     found: dict[str, Any] = {"rate_per_min": rate, "qrs_ms": None, "axis_deg": None,
-                             "pattern": None, "transition": None}  # fmt: skip
+                             "pattern": None, "transition": None,
+                             "ends_ms": _flat_from(ecg, cycle_length)}  # fmt: skip
     try:
         beat = vt_beat(ecg)
         qrs = (0.0, beat.duration)
@@ -168,6 +168,16 @@ def vt_features(ecg: Ecg, cycle_length: float) -> dict[str, Any]:
     except InputError as error:
         found["reason"] = str(error)
     return found
+
+
+def _flat_from(ecg: Ecg, cycle_length: float) -> float | None:
+    """When nothing more happens for longer than a cycle [ms]."""
+    t, steep = (
+        np.asarray(ecg.t, float),
+        np.abs(np.diff(np.asarray(ecg.signals), axis=0)).max(axis=1),
+    )
+    last = float(t[np.flatnonzero(steep > _FLAT * steep.max())[-1] + 1]) if steep.any() else t[0]
+    return last if t[-1] - last > cycle_length else None
 
 
 def _side(beat: Ecg, duration: float) -> str:

@@ -256,21 +256,24 @@ def _vt_ecg(folder: Path, found: PlanningFindings) -> Iterator[_Section]:
             title="Simulated tachycardia 1",
         )  # fmt: skip
         text = (
-            "The end of the observation of tachycardia 1. Simulated; compare it with recordings of "
-            "the clinical tachycardia, if there are any."
+            "Two seconds of tachycardia 1 as simulated; compare it with recordings of the clinical "
+            "tachycardia, if there are any."
         )
         picture = _picture(file, "Twelve leads of an induced tachycardia", text)
     yield _Section(
         "vt_ecg", "What the tachycardias would look like on the ECG", picture=picture,
-        head=("Tachycardia", "Rate (1/min)", "QRS (ms)", "Axis (\u00b0)", "V1 as in", "R from"),
-        rows=rows, words=("V1 as in", "R from"),
+        head=("Tachycardia", "Rate (1/min)", "QRS (ms)", "Axis (\u00b0)", "V1 as in", "R from",
+              "In two seconds"),
+        rows=rows, words=("V1 as in", "R from", "In two seconds"),
     )  # fmt: skip
 
 
 def _ecg_row(k: int, ecg: Record) -> list[str]:
     numbers = [number(ecg.get(key)) for key in ("rate_per_min", "qrs_ms", "axis_deg")]
     pattern = f"{ecg['pattern']} block" if ecg.get("pattern") else "-"
-    return [str(k), *numbers, pattern, str(ecg.get("transition") or "-")]
+    ends = ecg.get("ends_ms")
+    lasts = "goes on" if ends is None else f"ends at {float(ends) / 1000:.1f} s"
+    return [str(k), *numbers, pattern, str(ecg.get("transition") or "-"), lasts]
 
 
 def _protocol(induction: Record) -> str:

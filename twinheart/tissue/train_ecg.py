@@ -13,6 +13,7 @@ voltage is linear in the element.
 """
 
 import dataclasses
+import math
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -90,15 +91,18 @@ def train_ecg(
     shares : (electrode, tet, 4) array
         Lead field by element, see `twinheart.ecg.lead_shares`.
     train : Train
-        Activations of the nodes of the mesh until at least 12 ms after the last time.
+        Activations of the nodes of the mesh until at least 12 ms and four `lowpass` after the last
+        time.
     templates : Templates
         From `train_templates`.
     t : (time,) array
         Equally spaced times [ms], a multiple of 1/8 ms apart, on the clock of the train.
     longest : (tet,) array
         Time that a wave may need across each tetrahedron [ms]; NaN where nothing conducts.
-    crossing, lowpass : float
-        See `twinheart.tissue.wave_ecg`.
+    crossing : float
+        Time that a front takes across most tetrahedra [ms], see `twinheart.tissue.wave_ecg`.
+    lowpass : float
+        Filter the result by a Gaussian of this standard deviation [ms].
 
     Returns
     -------
@@ -110,17 +114,22 @@ def train_ecg(
     See `twinheart.planning.vt_ecg`.
     """
     t = np.asarray(t, dtype=float)
+    margin = math.ceil(4.0 * lowpass / (t[1] - t[0])) if lowpass else 0
+    t = t[0] + (t[1] - t[0]) * np.arange(-margin, len(t) + margin)
     n = len(templates.table)
     origin = t[0] - _MEMORY
     lat, apd = _within(train.lat[:n], train.apd[:n], origin, t[-1] + FOOT)
-    wave = wave_ecg(tets, shares, templates, t - origin, crossing=crossing, lowpass=lowpass)
+    wave = wave_ecg(tets, shares, templates, t - origin, crossing=crossing)
     crossings, alone = _passages(np.asarray(tets), lat - origin, np.asarray(longest))
     fronts = sum((wave.crossings(jnp.asarray(tau)) for tau in crossings), start=0.0)
     phi = np.zeros((len(t), len(shares)))
     if len(crossings):
         phi += np.asarray(wave.convolved(jnp.asarray(fronts)))
     phi += _left_over(wave, np.asarray(tets), np.asarray(shares), lat - origin, alone)
-    return phi + _other_shapes(wave, lat - origin, apd)
+    phi += _other_shapes(wave, lat - origin, apd)
+    if lowpass:
+        phi = gaussian_filter1d(phi, lowpass / wave.sampling, axis=0)
+    return phi[margin : len(phi) - margin]
 
 
 def _within(lat, apd, first: float, last: float):
@@ -193,8 +202,6 @@ def _left_over(wave: WaveEcg, tets, shares, lat, alone) -> np.ndarray:
         for shift, weight in ((0, 1.0 - (place - first)), (1, place - first)):
             np.add.at(signal, np.minimum(first + shift, total - 1), weight * own)
         phi[:, e] = fftconvolve(signal, kernel)[n_foot + before :][: wave.n_times]
-    if wave.lowpass:
-        phi = gaussian_filter1d(phi, wave.lowpass / wave.sampling, axis=0)
     return phi
 
 
