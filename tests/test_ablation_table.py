@@ -19,7 +19,8 @@ from twinheart.errors import InputError, ModelError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import read_mesh, write_mesh
-from twinheart.planning import Lesion, ablation_drugs
+from twinheart.planning import Lesion
+from twinheart.planning.ablation import drugs as drugs_module
 from twinheart.planning.ablation.drugs import drugged
 from twinheart.planning.ablation.plan import Operation
 from twinheart.planning.ablation.reach import Catheter
@@ -109,7 +110,7 @@ def test_drugs_change_velocities_durations_and_refractoriness(monkeypatch):
         velocity, apd = WAVES["plain" if float(model.g_na) == float(cell.g_na) else "blocked"]
         return MeasuredWave(WaveTable([20.0, 300.0], [0.8, 1.0], [apd - 50, apd]), velocity)
 
-    monkeypatch.setattr(ablation_drugs, "measured_wave", wave)
+    monkeypatch.setattr(drugs_module, "measured_wave", wave)
     under = drugged(substrate, "quinidine")
     assert under.problem.velocity[0] == pytest.approx([0.48, 0.24, 0.24], rel=1e-6)
     # 1.5 times the cell's own duration, as before the drug
@@ -199,6 +200,15 @@ def test_the_command_compares_plans_and_writes_lesions(files, tmp_path, capsys):
     assert (mesh.cell_fields["lesion"] == mesh.cell_fields["lesion_plan"]).all()
     assert set(np.unique(mesh.cell_fields["scar"])) == {0, 1, 2}
     assert "not for diagnosis" in shown.err
+    # the file is the ablated heart to whatever reads it: nothing is left to find, and it is said
+    (tmp_path / "after.toml").write_text(CASE.format(file=out, speed=SLOW))
+    after = ("--case", str(tmp_path / "after.toml"), "--sites", str(files / "sites.csv"))
+    assert main(["screen", *after, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["n_circuits"] == 0
+    assert "do not conduct" in shown.err
+    assert main(["ablate", *after]) == 2
+    assert "the heart has lesions already" in last_error(capsys)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from twinheart.cell import get_model
 from twinheart.errors import InputError, MeshError, ModelError
 from twinheart.mesh.generate import slab
 from twinheart.planning import Lesion
+from twinheart.planning import substrate as substrate_module
 from twinheart.planning.substrate import (
     build_substrate,
     read_substrate,
@@ -188,6 +189,27 @@ def test_heart_files_are_read(tmp_path):
     assert any("no coordinates" in note for note in found.notes)
     with pytest.raises(InputError):
         read_substrate(tmp_path / "none.vtu")
+
+
+def test_a_file_with_maps_and_lesions_is_the_same_tissue_with_lesions(tmp_path, monkeypatch):
+    from twinheart.anatomy import mesh_of_heart
+    from twinheart.mesh.io import write_mesh
+
+    monkeypatch.setattr(substrate_module, "_measured", lambda *_: {0: HEALTHY, 1000: BORDER})
+    monkeypatch.setattr(substrate_module, "_speed", lambda *_: 0.5)
+    write_mesh(tmp_path / "plain.vtu", mesh_of_heart(strip()))
+    first = read_substrate(tmp_path / "plain.vtu")
+    assert set(first.conduction) == {0, 1000, 2000}
+    write_mesh(tmp_path / "maps.vtu", mesh_of_heart(first.heart))
+    maps = read_substrate(tmp_path / "maps.vtu")
+    np.testing.assert_array_equal(maps.heart.regions, first.heart.regions)
+    np.testing.assert_array_equal(maps.problem.velocity, first.problem.velocity)
+    burnt = substrate_with(first, [Lesion([[3.0, 2.0, 1.0]], radius=2.0)])
+    write_mesh(tmp_path / "burnt.vtu", mesh_of_heart(burnt.heart))
+    again = read_substrate(tmp_path / "burnt.vtu")
+    np.testing.assert_array_equal(again.heart.regions, burnt.heart.regions)
+    assert len(again.problem.cells[0]) == len(burnt.problem.cells[0]) < len(first.problem.cells[0])
+    assert any("do not conduct" in note for note in again.notes)
 
 
 def test_bad_input_is_refused():

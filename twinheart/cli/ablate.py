@@ -115,6 +115,7 @@ def ablate_heart(
 
     from twinheart.cli.lesion_file import read_lesions
     from twinheart.cli.run import provenance
+    from twinheart.planning.ablation.lesions import LESION_TAG
     from twinheart.planning.ablation.plan import Operation
     from twinheart.planning.ablation.reach import Catheter
     from twinheart.planning.ablation.table import compare_strategies
@@ -129,6 +130,11 @@ def ablate_heart(
     protocol = None if induce is None else named_protocol(induce)
     names = chosen_drugs(drugs)
     substrate = shared.substrate_of(heart, twin, case, cell=cell, length_unit=length_unit)
+    if (substrate.heart.regions >= LESION_TAG).any():
+        raise InputError(
+            "the heart has lesions already (cell field 'lesion'), expected it before ablation: "
+            "give that one, and its lesions by --lesions."
+        )
     placed = shared.sites_of(sites, substrate)
     say("twinheart: screening before ablation")
     operation = Operation(substrate, placed, catheter)

@@ -128,20 +128,25 @@ def _of_case(path: Path) -> "Substrate":
     from twinheart.calibration.twin_file import load_twin
     from twinheart.cli.build import build_heart, build_twin, is_calibrated
     from twinheart.cli.case import read_case
-    from twinheart.planning.substrate import build_substrate, twin_substrate
+    from twinheart.planning.substrate import (
+        build_substrate,
+        plain_tags,
+        twin_substrate,
+        with_stored_lesions,
+    )
 
     case = read_case(path)
     scar = {"condition": case.scar.condition, "across": case.scar.across}
     if is_calibrated(case):
         return twin_substrate(load_twin(case.heart.file), **scar)
     plain = case.model_copy(update={"scar": case.scar.model_copy(update={"present": False})})
-    twin = build_twin(plain, build_heart(case))
+    twin = build_twin(plain, plain_tags(build_heart(case)))
     heart = twin.heart
     if not case.scar.present and "scar" in heart.mesh.cell_fields:
         raise InputError(
             f"{path}: [scar] present = false, but planning is about scar: remove the key."
         )
-    return build_substrate(heart, twin.cell, twin.conductivity, **scar)
+    return with_stored_lesions(build_substrate(heart, twin.cell, twin.conductivity, **scar))
 
 
 def sites_of(text: str, substrate: "Substrate") -> "tuple[PacingSite, ...]":

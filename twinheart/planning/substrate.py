@@ -24,7 +24,15 @@ from twinheart.calibration.twin_file import StoredTwin, is_twin_file, load_twin
 from twinheart.cell import AbstractCellModel, get_model
 from twinheart.cell.conditions import CONDITIONS
 from twinheart.errors import MeshError, ModelError
-from twinheart.planning.ablation.lesions import LESION_TAG, Ablation, Lesion, ablate_tissue, ablated
+from twinheart.planning.ablation.lesions import (
+    LESION_FIELD,
+    LESION_TAG,
+    Ablation,
+    Lesion,
+    ablate_tissue,
+    ablated,
+    stored_ablation,
+)
 from twinheart.tissue import (
     Eikonal,
     NonConducting,
@@ -247,7 +255,8 @@ def read_substrate(
     Parameters
     ----------
     path : path
-        Mesh of a heart, or what ``twinheart calibrate`` wrote.
+        Mesh of a heart, or what ``twinheart calibrate`` wrote. Where the mesh has the cell field
+        ``lesion``, as ``twinheart ablate`` writes it, lesions do not conduct.
     cell : AbstractCellModel or str
         Of healthy tissue; a calibrated twin has its own.
     length_unit : str, optional
@@ -268,8 +277,47 @@ def read_substrate(
     if is_twin_file(path):
         return twin_substrate(load_twin(path), condition=condition, across=across, cycle=cycle)
     heart, report = read_heart(path, length_unit=length_unit)
-    found = build_substrate(heart, cell, condition=condition, across=across, cycle=cycle)
-    return replace(found, notes=(*report.sentences(), *found.notes))
+    found = build_substrate(
+        plain_tags(heart), cell, condition=condition, across=across, cycle=cycle
+    )
+    return with_stored_lesions(replace(found, notes=(*report.sentences(), *found.notes)))
+
+
+def plain_tags(heart: Heart) -> Heart:
+    """The heart without what a substrate added to its region tags for lesions and scar.
+
+    Files with maps have these tags, but not the cells and velocities that belong to them: a border
+    zone would be taken for healthy tissue.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.anatomy import Heart
+    >>> from twinheart.anatomy.scar import with_scar
+    >>> from twinheart.mesh.generate import slab
+    >>> from twinheart.planning.substrate import plain_tags
+    >>> mesh = slab((2.0, 1.0, 1.0), 1.0)
+    >>> scar = (mesh.points[mesh.tets].mean(axis=1)[:, 0] // 1).astype(np.int32)
+    >>> plain_tags(Heart(with_scar(mesh, scar), regions=3 + 1000 * scar)).regions.max().item()
+    3
+    """
+    tags, fields = heart.regions, heart.mesh.cell_fields
+    burnt = fields.get(LESION_FIELD)
+    if burnt is not None and ((tags >= LESION_TAG) == (burnt > 0)).all():
+        tags = tags % LESION_TAG
+    if has_scar(heart) and (tags // SCAR_TAG == fields[SCAR_FIELD]).all():
+        tags = tags % SCAR_TAG
+    return Heart(heart.mesh, heart.f0, heart.s0, tags)
+
+
+def with_stored_lesions(substrate: Substrate) -> Substrate:
+    """The substrate in which the lesions that its mesh has, see `stored_ablation`, are burnt."""
+    burnt = stored_ablation(substrate.heart.mesh)
+    if burnt is None:
+        return substrate
+    said = f"lesions (cell field '{LESION_FIELD}'), {burnt.volume_ml:.2g} ml, do not conduct"
+    after = substrate_with(substrate, burnt)
+    return replace(after, notes=(*substrate.notes, said))
 
 
 def substrate_with(substrate: Substrate, lesions: Ablation | Sequence[Lesion]) -> Substrate:

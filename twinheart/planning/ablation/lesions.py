@@ -144,6 +144,39 @@ def ablate_tissue(mesh: TetMesh, lesions: Sequence[Lesion]) -> Ablation:
     return Ablation(number, total, np.array(sizes, float), np.array(shares, float))
 
 
+def stored_ablation(mesh: TetMesh) -> Ablation | None:
+    """Lesions that a mesh has as its cell field ``lesion``, as ``twinheart ablate`` writes it.
+
+    Parameters
+    ----------
+    mesh : TetMesh
+        The heart [mm].
+
+    Returns
+    -------
+    Ablation or None
+        None where nothing is burnt. How much of the wall a lesion burns is not stored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh import TetMesh
+    >>> from twinheart.mesh.generate import slab
+    >>> from twinheart.planning.ablation.lesions import stored_ablation
+    >>> mesh = slab((4.0, 1.0, 1.0), 1.0)
+    >>> number = (mesh.points[mesh.tets].mean(axis=1)[:, 0] < 1).astype(np.int32)
+    >>> burnt = stored_ablation(TetMesh(mesh.points, mesh.tets, {}, {"lesion": number}))
+    >>> len(burnt.lesion_ml), round(burnt.volume_ml, 3)
+    (1, 0.001)
+    """
+    number = mesh.cell_fields.get(LESION_FIELD)
+    if number is None or not (number > 0).any():
+        return None
+    number = np.maximum(number, 0).astype(np.int32)
+    sizes = np.bincount(number, np.abs(volumes(mesh.points, mesh.tets)))[1:] / 1000.0
+    return Ablation(number, float(sizes.sum()), sizes, np.full(len(sizes), np.nan))
+
+
 def ablated(
     heart: Heart,
     cell: AbstractCellModel | dict[int, AbstractCellModel],
