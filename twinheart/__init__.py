@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from twinheart.ecg import qrs_duration, read_electrodes, standard_12_lead
     from twinheart.report import write_report
     from twinheart.tissue import Conductivities, Velocities, pace
-    from twinheart.twin import Beat, Twin, eikonal_beat, simulate
+    from twinheart.twin import Beat, Twin, eikonal_beat, simulate, simulate_ensemble
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,7 @@ __all__ = [
     "read_electrodes",
     "report",
     "simulate",
+    "simulate_ensemble",
     "standard_12_lead",
     "tissue",
     "write_report",
@@ -54,6 +55,7 @@ _HOME = {
     "qrs_duration": "ecg",
     "read_electrodes": "ecg",
     "simulate": "twin",
+    "simulate_ensemble": "twin",
     "standard_12_lead": "ecg",
     "write_report": "report",
 }

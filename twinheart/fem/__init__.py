@@ -12,7 +12,14 @@ from twinheart.fem.assembly import (
     stiffness_edges,
     tet_stiffness,
 )
-from twinheart.fem.ell import EllGraph, edge_difference_sum, ell_graph, rcm_order, slot_weights
+from twinheart.fem.ell import (
+    EllGraph,
+    difference_sum,
+    edge_difference_sum,
+    ell_graph,
+    rcm_order,
+    slot_weights,
+)
 from twinheart.fem.laplace import solve_dirichlet, solve_laplace
 from twinheart.fem.solve import jacobi_cg, lambda_max
 from twinheart.fem.step import balance_mass, explicit_step
@@ -23,6 +30,7 @@ __all__ = [
     "EllGraph",
     "balance_mass",
     "consistent_mass",
+    "difference_sum",
     "edge_difference_sum",
     "edge_graph",
     "edges_to_matrix",

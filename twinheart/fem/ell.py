@@ -103,10 +103,33 @@ def slot_weights(ell: EllGraph, edge_weights: Float[Array, "edge"]) -> Float[Arr
     return padded[ell.slot_edges]
 
 
-def _difference_sum(weights, columns, v):
+def difference_sum(
+    weights: Float[Array, "slot node"],
+    columns: Int[Array, "slot node"],
+    v: Float[Array, "node"],
+    around: Float[Array, "place"],
+) -> Float[Array, "node"]:
+    r"""Differences to values that may lie elsewhere, :math:`\sum_k w_k (a_{c_k} - v)`.
+
+    Parameters
+    ----------
+    weights : (slot, node) array
+        See `edge_difference_sum`.
+    columns : (slot, node) int array
+        Places in `around`.
+    v : (node,) array
+        Field at the nodes.
+    around : (place,) array
+        Field at the nodes and wherever else a neighbour is.
+
+    Returns
+    -------
+    (node,) array
+        The sum, slot after slot; without a derivative rule of its own.
+    """
     total = jnp.zeros_like(v)
     for k in range(columns.shape[0]):  # unrolled: one fused kernel, nothing materialised
-        total = total + weights[k] * (_gather(v, columns[k]) - v)
+        total = total + weights[k] * (_gather(around, columns[k]) - v)
     return total
 
 
@@ -146,14 +169,14 @@ def edge_difference_sum(
     >>> edge_difference_sum(weights, columns, jnp.array([0.0, 1.0])).tolist()
     [2.0, -2.0]
     """
-    return _difference_sum(weights, columns, v)
+    return difference_sum(weights, columns, v, v)
 
 
 @edge_difference_sum.defjvp
 def _edge_difference_sum_jvp(primals, tangents):
     weights, columns, v = primals
     weights_dot, _, v_dot = tangents
-    out = _difference_sum(weights, columns, v)
+    out = difference_sum(weights, columns, v, v)
 
     # Symmetric, so its transpose is itself: reverse mode gathers too. JAX lets a linear map name
     # its own transpose, under jvp, grad and vmap alike, only through `custom_linear_solve`: the
@@ -162,8 +185,8 @@ def _edge_difference_sum_jvp(primals, tangents):
     tangent = jax.lax.custom_linear_solve(
         lambda x: x,
         v_dot,
-        solve=lambda _, x: _difference_sum(weights, columns, x),
+        solve=lambda _, x: difference_sum(weights, columns, x, x),
         symmetric=True,
     )
     # Linear in the weights; its transpose, w_bar_k = out_bar (v[c_k] - v), needs no scatter.
-    return out, tangent + _difference_sum(weights_dot, columns, v)
+    return out, tangent + difference_sum(weights_dot, columns, v, v)

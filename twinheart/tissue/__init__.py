@@ -25,6 +25,7 @@ from twinheart.tissue.eikonal import (
     build_surface_eikonal,
 )
 from twinheart.tissue.eikonal_trains import Train, WaveTable, eikonal_train, wave_table
+from twinheart.tissue.memory import CheckpointPlan, checkpoint_plan
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state, solve
 from twinheart.tissue.purkinje import ConductionSystem, fast_endocardium
 from twinheart.tissue.restitution import (
@@ -46,6 +47,7 @@ __all__ = [
     "Built",
     "CableRefractoryPeriod",
     "CableRestitution",
+    "CheckpointPlan",
     "ConductionSystem",
     "ConductionWarning",
     "Conductivities",
@@ -71,6 +73,7 @@ __all__ = [
     "build_surface_eikonal",
     "cable_refractory_period",
     "cable_velocity",
+    "checkpoint_plan",
     "continuum_velocity",
     "cv_restitution",
     "dynamic_cv_restitution",

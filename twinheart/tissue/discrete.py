@@ -11,6 +11,8 @@ from twinheart.fem import (
     EdgeGraph,
     EllGraph,
     balance_mass,
+    difference_sum,
+    edge_difference_sum,
     edge_graph,
     edges_to_matrix,
     ell_graph,
@@ -22,6 +24,7 @@ from twinheart.fem import (
 )
 from twinheart.mesh import TetMesh
 from twinheart.tissue.conductivity import fibre_frame
+from twinheart.tissue.halo import Halo
 from twinheart.types import Array
 
 
@@ -74,6 +77,8 @@ class Tissue(eqx.Module):
         Mesh node of each node of the computation; padding repeats one of its group.
     place : (mesh_node,) int array
         Where each mesh node lies in the computation.
+    halo : Halo, optional
+        Of one part of a tissue that is spread over devices (see `twinheart.tissue.partition`).
     """
 
     columns: Int[Array, "slot node"]
@@ -82,6 +87,7 @@ class Tissue(eqx.Module):
     lumped: Float[Array, "node"]
     order: Int[np.ndarray, "node"]
     place: Int[np.ndarray, "mesh_node"]
+    halo: Halo | None = None
 
     @property
     def n_nodes(self) -> int:
@@ -92,6 +98,14 @@ class Tissue(eqx.Module):
     def n_mesh_nodes(self) -> int:
         """Number of nodes of the mesh."""
         return len(self.place)
+
+    def product(
+        self, weights: Float[Array, "slot node"], v: Float[Array, "node"]
+    ) -> Float[Array, "node"]:
+        """Weighted sum of the differences to the neighbours, wherever these are."""
+        if self.halo is None:
+            return edge_difference_sum(weights, self.columns, v)
+        return difference_sum(weights, self.columns, v, self.halo.around(v))
 
     def to_mesh_order(self, values: Array) -> np.ndarray:
         """Rearrange (..., node) values of the computation to the order of the mesh."""
@@ -282,12 +296,24 @@ def _grouped(order, group) -> list[np.ndarray]:
     return [order[group == k] for k in np.unique(group)]
 
 
-def _padded(order):
-    """The group with its last node repeated up to a multiple of 64 times a power of two."""
+def padded_length(n: int) -> int:
+    """The next multiple of 64 times a power of two: at most 63 or 2 % more than n.
+
+    Examples
+    --------
+    >>> from twinheart.tissue.discrete import padded_length
+    >>> padded_length(65), padded_length(100_000)
+    (128, 100352)
+    """
     multiple = 64
-    while 100 * multiple <= len(order) and multiple < 8192:
+    while 100 * multiple <= n and multiple < 8192:
         multiple *= 2
-    return np.concatenate([order, np.full(-len(order) % multiple, order[-1])])
+    return n + -n % multiple
+
+
+def _padded(order):
+    """The group with its last node repeated up to its padded length."""
+    return np.concatenate([order, np.full(padded_length(len(order)) - len(order), order[-1])])
 
 
 def _is_padding(order, place):

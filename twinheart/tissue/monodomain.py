@@ -5,6 +5,7 @@ the voltage of its start and hands their current to the scheme. Steps are groupe
 half a millisecond): activation times are updated every step, everything slower once a block.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from twinheart.cell.gates import add_change
 from twinheart.cell.gates import step as cell_step
 from twinheart.cell.model import AbstractCellModel
+from twinheart.errors import SolverError
 from twinheart.tissue.discrete import Tissue
 from twinheart.tissue.maps import first_activation, first_repolarisation
 from twinheart.tissue.scheme import Scheme, Uncoupled
@@ -231,7 +233,13 @@ def advance(
     return jax.lax.scan(one_block, state, None, length=blocks)
 
 
-def solve(problem: Monodomain, blocks: int, *, unroll: int = 1) -> tuple[State, Samples]:
+def solve(
+    problem: Monodomain,
+    blocks: int,
+    *,
+    unroll: int = 1,
+    groups: tuple[int, ...] | None = None,
+) -> tuple[State, Samples]:
     r"""The whole beat as one differentiable function of `problem`.
 
     Reverse mode keeps about :math:`2\sqrt{n}` copies of the state for n steps: the blocks are
@@ -246,23 +254,49 @@ def solve(problem: Monodomain, blocks: int, *, unroll: int = 1) -> tuple[State, 
         Number of blocks (static).
     unroll : int
         See `advance`.
+    groups : tuple of int, optional
+        Groups of each level, outermost first, whose product divides `blocks`: more levels keep
+        fewer states and compute each step more often; none keeps all. From
+        `twinheart.tissue.checkpoint_plan`, which chooses them by the free memory. Default: one
+        level, as above.
 
     Returns
     -------
     state, samples
         As from `advance`. Activation times are differentiable through the crossing (see
         `twinheart.tissue.maps`); they are NaN where nothing happened: mask before summing.
+
+    Raises
+    ------
+    SolverError
+        If the groups do not divide the blocks.
     """
+    groups = _default_groups(problem, blocks) if groups is None else groups
+    inner, left = divmod(blocks, math.prod(groups))
+    if left or inner < 1:
+        raise SolverError(
+            f"groups {groups} do not divide {blocks} blocks; take those of checkpoint_plan."
+        )
+
+    def run_blocks(state):
+        return advance(problem, state, inner, unroll=unroll, remat=True)
+
+    for count in reversed(groups):
+        run_blocks = _repeated(jax.checkpoint(run_blocks), count)
+    state, samples = run_blocks(initial_state(problem))
+    return state, jax.tree.map(lambda x: x.reshape(blocks, *x.shape[len(groups) + 1 :]), samples)
+
+
+def _default_groups(problem: Monodomain, blocks: int) -> tuple[int, ...]:
     group = max(1, min(blocks, round(np.sqrt(blocks / problem.block))))
     while blocks % group:
         group -= 1
+    return (blocks // group,)
 
-    @jax.checkpoint
-    def one_group(state, _):
-        return advance(problem, state, group, unroll=unroll, remat=True)
 
-    state, samples = jax.lax.scan(one_group, initial_state(problem), None, length=blocks // group)
-    return state, jax.tree.map(lambda x: x.reshape(blocks, *x.shape[2:]), samples)
+def _repeated(function, count: int):
+    """A function of the state, `count` times."""
+    return lambda state: jax.lax.scan(lambda s, _: function(s), state, None, length=count)
 
 
 def in_node_order(model: AbstractCellModel, order: Int[np.ndarray, "node"], n_mesh: int) -> Any:

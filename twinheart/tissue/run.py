@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,7 +18,10 @@ import numpy as np
 from twinheart.errors import InputError, OutputError, SolverError
 from twinheart.mesh.io.hdf5 import hdf5_output
 from twinheart.tissue.build import Built, default_unroll
+from twinheart.tissue.memory import check_fits
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state
+from twinheart.tissue.sharded import Sharded
+from twinheart.types import Array
 
 _LIMIT_MV = 500.0  # no action potential comes near: beyond it the solution has broken down
 _CHUNK_MS = 5.0  # simulated time between two visits of the host
@@ -191,6 +194,7 @@ def run(
     resume: bool = False,
     progress: Callable[[float, float], None] | None = None,
     stop: Callable[[State], bool] | None = None,
+    devices: int | None = None,
 ) -> Run:
     """Run a problem to `t_end`, visiting the host every few milliseconds.
 
@@ -212,6 +216,9 @@ def run(
         Called with (t, t_end) [ms].
     stop : callable, optional
         Given the state, tells whether to end before `t_end`.
+    devices : int, optional
+        Spread the heart over as many devices (see `twinheart.tissue.sharded`), of all processes
+        where `jax.distributed` joined several; these write no files.
 
     Returns
     -------
@@ -227,9 +234,11 @@ def run(
     """
     problem = built.problem
     block_ms = problem.block * float(problem.dt)
-    total = math.ceil(t_end / block_ms * (1 - 1e-6))  # dt may be a rounded float32
     every = max(1, round(snapshot_every / block_ms))
-    chunk = _chunk(total, every if snapshots else round(_CHUNK_MS / block_ms))
+    total, chunk = visits(problem, t_end, every if snapshots else None)
+    _refuse_files(snapshots, checkpoint)
+    check_fits(problem, devices or 1)
+    engine = _OneDevice(problem) if devices is None else Sharded(problem, devices)
     state, samples = initial_state(problem), []
     if resume:
         if checkpoint is None:
@@ -243,31 +252,30 @@ def run(
         if not resume:
             vm_file.append(0.0, problem.tissue.to_mesh_order(state.vm))
     start = time.perf_counter()
-    options: dict[str, Any] = {"compiler_options": compiler_options()}
-    program = eqx.filter_jit(_advance_chunk, **options)
-    compiled = program.lower(problem, state, chunk).compile()
+    state = engine.scatter(state)
+    program = engine.program(state, chunk, unroll=default_unroll(), options=compiler_options())
     compile_s = time.perf_counter() - start
     start = saved = time.perf_counter()
     first = done
     try:
         while done < total:
-            state, new = jax.block_until_ready(compiled(problem, state, chunk))
-            new = Samples(*(np.asarray(x) for x in new))
-            _check(new, problem, points)
+            state, new = program(state)
+            check_samples(new, problem, points)
             samples.append(new)
             done += chunk
             if vm_file is not None and done % every == 0:
-                vm_file.append(done * block_ms, problem.tissue.to_mesh_order(state.vm))
+                vm = problem.tissue.to_mesh_order(engine.gather_field(state.vm))
+                vm_file.append(done * block_ms, vm)
             if progress is not None:
                 progress(min(done * block_ms, t_end), t_end)
-            if stop is not None and stop(state):
+            if stop is not None and stop(engine.gather(state)):
                 break
             if checkpoint is not None and time.perf_counter() - saved > _CHECKPOINT_S:
-                save_checkpoint(Path(checkpoint), problem, state, samples)
+                save_checkpoint(Path(checkpoint), problem, engine.gather(state), samples)
                 saved = time.perf_counter()
     except KeyboardInterrupt:
         if checkpoint is not None:
-            save_checkpoint(Path(checkpoint), problem, state, samples)
+            save_checkpoint(Path(checkpoint), problem, engine.gather(state), samples)
         if vm_file is not None:
             vm_file.close() if checkpoint is not None else vm_file.discard()
         raise
@@ -278,17 +286,60 @@ def run(
     wall_s = time.perf_counter() - start
     if vm_file is not None:
         vm_file.finish()
-    return Run(state, _joined(samples), compile_s, wall_s, (done - first) * problem.block)
+    steps = (done - first) * problem.block
+    return Run(engine.gather(state), _joined(samples), compile_s, wall_s, steps)
 
 
-def _chunk(total: int, wanted: int) -> int:
-    """Blocks between two visits of the host: divides the total, so that one program serves all."""
+def visits(problem: Monodomain, t_end: float, wanted: int | None = None) -> tuple[int, int]:
+    """Blocks to `t_end` [ms], and between two visits of the host: these divide those and `wanted`.
+
+    So one program serves all.
+    """
+    block_ms = problem.block * float(problem.dt)
+    total = math.ceil(t_end / block_ms * (1 - 1e-6))  # dt may be a rounded float32
+    wanted = max(1, round(_CHUNK_MS / block_ms)) if wanted is None else wanted
     largest = max(1, min(wanted, total))
-    return next(n for n in range(largest, 0, -1) if total % n == 0 and wanted % n == 0)
+    chunk = next(n for n in range(largest, 0, -1) if total % n == 0 and wanted % n == 0)
+    return total, chunk
 
 
-def _advance_chunk(problem: Monodomain, state: State, blocks: int):
-    return advance(problem, state, blocks, unroll=default_unroll())
+class _OneDevice:
+    """The time loop where everything is in one place, with the methods of `Sharded`."""
+
+    def __init__(self, problem: Monodomain):
+        self.problem = problem
+
+    def scatter(self, state: State) -> State:
+        return state
+
+    def gather(self, state: State) -> State:
+        return state
+
+    def gather_field(self, values: Array) -> Array:
+        return values
+
+    def program(self, state: State, blocks: int, *, unroll: int, options: dict[str, str | bool]):
+        arrays, fixed = eqx.partition(self.problem, eqx.is_array)
+
+        def one_chunk(arrays, state):
+            return advance(eqx.combine(arrays, fixed), state, blocks, unroll=unroll)
+
+        step = jax.jit(one_chunk).lower(arrays, state).compile(compiler_options=options)
+
+        def advance_all(state):
+            state, samples = jax.block_until_ready(step(arrays, state))
+            return state, Samples(*map(np.asarray, samples))
+
+        return advance_all
+
+
+def _refuse_files(snapshots, checkpoint) -> None:
+    """Several processes would write the same file, each at times of its own."""
+    if jax.process_count() > 1 and (snapshots is not None or checkpoint is not None):
+        raise InputError(
+            f"snapshots and checkpoints need a single process, got {jax.process_count()}; leave "
+            "them out, or run on the devices of one node."
+        )
 
 
 def compiler_options() -> dict[str, str | bool]:
@@ -297,14 +348,15 @@ def compiler_options() -> dict[str, str | bool]:
     return {"xla_cpu_prefer_vector_width": "512"} if jax.default_backend() == "cpu" else {}
 
 
-def _check(samples: Samples, problem: Monodomain, points: np.ndarray) -> None:
+def check_samples(samples: Samples, problem: Monodomain, points: np.ndarray, who: str = "") -> None:
+    """Refuse a solution that has broken down: `who`, time, node and likely cause."""
     bad = np.flatnonzero(~(samples.largest < _LIMIT_MV))
     if not bad.size:
         return
     node = int(np.asarray(problem.tissue.order)[samples.largest_node[bad[0]]])
     place = ", ".join(f"{x:.1f}" for x in points[node])
     raise SolverError(
-        f"V_m left the physical range at t = {samples.t[bad[0]]:.2f} ms, node {node} at ({place}) "
-        f"mm, with dt = {float(problem.dt):g} ms: likely too large a time step for the cell model, "
-        "or too strong or negative a stimulus there; lower dt or check the stimulus."
+        f"{who}V_m left the physical range at t = {samples.t[bad[0]]:.2f} ms, node {node} at "
+        f"({place}) mm, with dt = {float(problem.dt):g} ms: likely too large a time step for the "
+        "cell model, or too strong or negative a stimulus there; lower dt or check the stimulus."
     )

@@ -22,7 +22,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from twinheart.fem import edge_difference_sum, jacobi_cg
+from twinheart.fem import jacobi_cg
 from twinheart.tissue.discrete import Tissue
 from twinheart.types import Array, NodeField
 
@@ -54,11 +54,11 @@ class Explicit(eqx.Module):
         """Change of V_m over a step of `dt` [mV], given the currents at its start [A/F]."""
         source = i_stim - i_ion
         if self.smoothed:
-            passed_on = edge_difference_sum(tissue.spread, tissue.columns, i_ion)
+            passed_on = tissue.product(tissue.spread, i_ion)
             source = source - passed_on / tissue.lumped
 
         def slope(v):
-            diffusion = edge_difference_sum(tissue.diffusion, tissue.columns, v)
+            diffusion = tissue.product(tissue.diffusion, v)
             return diffusion / tissue.lumped + source
 
         if self.stages == 1:
@@ -126,10 +126,10 @@ class CrankNicolson(eqx.Module):
         weights = self.consistent.astype(vm.dtype) * tissue.spread - half * tissue.diffusion
 
         def apply(x):
-            return tissue.lumped * x + edge_difference_sum(weights, tissue.columns, x)
+            return tissue.lumped * x + tissue.product(weights, x)
 
         reaction = dt * (i_stim - i_ion)
-        flux = 2 * half * edge_difference_sum(tissue.diffusion, tissue.columns, vm + reaction)
+        flux = 2 * half * tissue.product(tissue.diffusion, vm + reaction)
         diagonal = tissue.lumped - weights.sum(axis=0)
         return reaction + jacobi_cg(apply, diagonal, flux, jnp.zeros_like(vm), self.iterations)
 

@@ -15,7 +15,9 @@ from twinheart.errors import InputError
 from twinheart.tissue import (
     Built,
     Run,
+    Samples,
     Scheme,
+    State,
     Stimulus,
     build_eikonal,
     build_monodomain,
@@ -44,6 +46,7 @@ def simulate(
     snapshot_every: float = 5.0,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    devices: int | None = None,
     progress: Callable[[float, float], None] | None = None,
 ) -> Beat:
     r"""Simulate a twin: activation and repolarisation maps, 12-lead ECG by the lead field.
@@ -85,6 +88,9 @@ def simulate(
         Saved about every minute and on interruption.
     resume : bool
         Go on from `checkpoint`, bit for bit as if never stopped.
+    devices : int, optional
+        Spread a heart of ``"monodomain"`` over as many devices; worth it from about two million
+        nodes (see docs/several_devices.md).
     progress : callable, optional
         Called with (t, t_end) [ms].
 
@@ -117,7 +123,7 @@ def simulate(
     if not (np.isfinite(t_end) and t_end > 0):
         raise InputError(f"t_end is {t_end} ms, expected a positive number.")
     stimuli = [stimuli] if isinstance(stimuli, Stimulus) else list(stimuli)
-    _check_propagation(propagation, scheme)
+    _check_propagation(propagation, scheme, devices)
     if propagation == "eikonal":
         idle = {"snapshots": snapshots, "checkpoint": checkpoint, "resume": resume or None}
         _refuse_idle(idle)
@@ -129,37 +135,63 @@ def simulate(
         "lead_field": lead_field_of(twin, lead_field, lambda field: field.weights),
         "probes": None if probes is None else np.asarray(probes),
     }
-    points, tree_lat = twin.heart.mesh.points, None
+    tree_lat = None
     if propagation == "monodomain":
-        built = build_monodomain(
-            twin.heart,
-            twin.cell,
-            twin.conductivity,
-            stimuli,
-            scheme=scheme,
-            purkinje=twin.purkinje,
-            **settings,
-        )
-        if twin.purkinje is not None:
-            points = np.concatenate([points, twin.purkinje.tree.points])
+        built = build_twin_monodomain(twin, stimuli, scheme=scheme, **settings)
     else:
         built, tree_lat = _reaction_eikonal(twin, stimuli, t_end, diffusion, settings)
     setup_s = time.perf_counter() - start
     done = run(
         built,
         t_end,
-        points=points,
+        points=points_of(twin) if propagation == "monodomain" else twin.heart.mesh.points,
         snapshots=snapshots,
         snapshot_every=snapshot_every,
         checkpoint=checkpoint,
         resume=resume,
+        devices=devices,
         progress=progress,
     )
-    if propagation == "monodomain" and twin.purkinje is not None:
-        tree_lat = np.asarray(done.state.lat)[built.assembly.place[twin.heart.mesh.n_nodes :]]
+    return beat_of(
+        twin,
+        built,
+        done.state,
+        done.samples,
+        vm_file=None if snapshots is None else Path(snapshots),
+        stats=_stats(twin, built, done, propagation, scheme, dt, t_end, devices, setup_s),
+        tree_lat=tree_lat,
+    )
+
+
+def build_twin_monodomain(twin: Twin, stimuli: Sequence[Stimulus], **settings: Any) -> Built:
+    """The monodomain problem of a twin; settings as of `twinheart.tissue.build_monodomain`."""
+    return build_monodomain(
+        twin.heart, twin.cell, twin.conductivity, stimuli, purkinje=twin.purkinje, **settings
+    )
+
+
+def points_of(twin: Twin) -> np.ndarray:
+    """Nodes of the mesh, then those of the Purkinje tree [mm]."""
+    points = twin.heart.mesh.points
+    tree = [] if twin.purkinje is None else [twin.purkinje.tree.points]
+    return np.concatenate([points, *tree])
+
+
+def beat_of(
+    twin: Twin,
+    built: Built,
+    state: State,
+    samples: Samples,
+    *,
+    stats: dict[str, Any],
+    vm_file: Path | None = None,
+    tree_lat: np.ndarray | None = None,
+) -> Beat:
+    """What a run left, in mesh order; `tree_lat` where the tree is not among the nodes."""
+    if twin.purkinje is not None and tree_lat is None:
+        tree_lat = np.asarray(state.lat)[built.assembly.place[twin.heart.mesh.n_nodes :]]
     in_mesh_order = built.problem.tissue.to_mesh_order
-    lat, repol = in_mesh_order(done.state.lat), in_mesh_order(done.state.repol)
-    samples = done.samples
+    lat, repol = in_mesh_order(state.lat), in_mesh_order(state.repol)
     return Beat(
         lat=lat,
         repol=repol,
@@ -168,14 +200,14 @@ def simulate(
         potentials=np.asarray(samples.potentials),
         t=np.asarray(samples.t),
         probes=np.asarray(samples.probes),
-        vm_file=None if snapshots is None else Path(snapshots),
+        vm_file=vm_file,
         result="successful",
-        stats=_stats(twin, built, done, propagation, scheme, dt, t_end, setup_s),
+        stats=stats,
         purkinje_lat=tree_lat,
     )
 
 
-def _check_propagation(propagation: str, scheme: str | Scheme) -> None:
+def _check_propagation(propagation: str, scheme: str | Scheme, devices: int | None) -> None:
     if propagation not in PROPAGATIONS:
         near = difflib.get_close_matches(propagation, PROPAGATIONS, n=1, cutoff=0.0)[0]
         raise InputError(
@@ -186,6 +218,11 @@ def _check_propagation(propagation: str, scheme: str | Scheme) -> None:
         raise InputError(
             f"scheme '{scheme}' has no effect with propagation '{propagation}', which does not "
             "solve for the front: leave it out, or take propagation 'monodomain'."
+        )
+    if propagation != "monodomain" and devices is not None:
+        raise InputError(
+            f"devices has no effect with propagation '{propagation}', which runs on one: leave it "
+            "out, or take propagation 'monodomain'."
         )
 
 
@@ -216,7 +253,7 @@ def _reaction_eikonal(twin: Twin, stimuli, t_end, diffusion, settings):
 
 
 def _stats(
-    twin: Twin, built: Built, done: Run, propagation, scheme, dt, t_end, setup_s
+    twin: Twin, built: Built, done: Run, propagation, scheme, dt, t_end, devices, setup_s
 ) -> dict[str, Any]:
     """Sizes, scheme, expected conduction, times of set-up and run."""
     n_steps = max(done.steps, 1)
@@ -228,6 +265,7 @@ def _stats(
         "conduction": built.conduction,
         "stiffness": built.stiffness,
         "device": jax.devices()[0].device_kind,
+        "devices": devices or 1,
         "setup_s": setup_s,
         "compile_s": done.compile_s,
         "wall_s": done.wall_s,
