@@ -156,12 +156,32 @@ def _report(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         say("twinheart: error: out of memory; use a coarser mesh or store fewer snapshots.")
         return USER_ERROR
+    if _is_missing_platform(error):
+        say(
+            "twinheart: error: jax cannot start what JAX_PLATFORMS="
+            f"{os.environ.get('JAX_PLATFORMS', '')} names; unset it to run on the CPU, or see "
+            "'twinheart benchmark heart --device gpu' for why there is no GPU."
+        )
+        return USER_ERROR
     first = (str(error).splitlines() or [""])[0]
     say(
         f"twinheart: internal error: {type(error).__name__}: {first} (a bug in twinheart: please "
         "report it with what --debug prints)"
     )
     return BUG
+
+
+def _is_missing_platform(error: BaseException) -> bool:
+    """Whether jax finds none of the platforms it was told to use."""
+    jax = sys.modules.get("jax")
+    told = os.environ.get("JAX_PLATFORMS")
+    if jax is None or not told or not isinstance(error, RuntimeError | AssertionError):
+        return False
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        return True
+    return False
 
 
 def _describe(error: OSError) -> str:

@@ -10,6 +10,9 @@ benchmark = typer.Typer(
     help="Accuracy and speed: the Niederer slab, and a whole heart.", no_args_is_help=True
 )
 
+# A mesh of the demo heart; nodes grow with the inverse cube of the edge.
+DEMO_EDGE_MM, DEMO_NODES = 1.92, 50_902
+
 _Dt = Annotated[float, typer.Option(help="Time step, in ms.")]
 _Scheme = Annotated[str, typer.Option(help="Scheme in space and time.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -36,6 +39,15 @@ def heart(
     max_edge: Annotated[
         float | None, typer.Option(help="Refine to this mean edge length, in mm.")
     ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="Mesh the demo heart with about this many nodes.", min=1)
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="any | gpu: refuse to run where jax sees no GPU, and say why.")
+    ] = "any",
+    devices: Annotated[
+        int | None, typer.Option(help="Spread the heart over as many devices.", min=1)
+    ] = None,
     cell: Annotated[str, typer.Option(help="Name of the cell model.")] = "tentusscher2006-epi",
     t_end: Annotated[float, typer.Option(help="Simulated time, in ms.")] = 20.0,
     dt: _Dt = 0.02,
@@ -45,21 +57,50 @@ def heart(
     """Cost of a whole heart: set-up, compilation, time per node and step, memory."""
     from twinheart.cli.build import build_heart, build_stimuli, build_twin
     from twinheart.cli.case import check_case
+    from twinheart.tissue.device import require_device
     from twinheart.twin import simulate
 
+    require_device(device)
+    max_edge = _edge_of(nodes, file, max_edge)
     keys = {"heart.file": file, "cells.model": cell, "ecg.electrodes": "none"}
     case = check_case({}, keys if max_edge is None else keys | {"heart.max_edge": max_edge})
     twin = build_twin(case, build_heart(case))
     with progress("heart") as show:
         beat = simulate(
-            twin, build_stimuli(case, twin.heart), t_end=t_end, dt=dt, scheme=scheme, progress=show
+            twin,
+            build_stimuli(case, twin.heart),
+            t_end=t_end,
+            dt=dt,
+            scheme=scheme,
+            devices=devices,
+            progress=show,
         )
     stats = beat.stats
-    cost = ("n_nodes", "n_tets", "device", "setup_s", "compile_s", "wall_s", "ns_per_node_step")
+    cost = (
+        "n_nodes",
+        "n_tets",
+        "device",
+        "devices",
+        "setup_s",
+        "compile_s",
+        "wall_s",
+        "ns_per_node_step",
+    )
     record = {"heart": file, "cell": cell, "scheme": scheme, "dt_ms": dt, "t_end_ms": t_end}
     record |= {name: stats[name] for name in cost}
     record |= {"s_per_simulated_s": 1e3 * stats["wall_s"] / t_end, "peak_memory_mb": _peak_mb()}
     emit(record, as_json=as_json)
+
+
+def _edge_of(nodes: int | None, file: str, max_edge: float | None) -> float | None:
+    """Mean edge [mm] with which the demo heart has about as many nodes."""
+    from twinheart.errors import InputError
+
+    if nodes is None:
+        return max_edge
+    if file != "demo" or max_edge is not None:
+        raise InputError("--nodes meshes the demo heart anew: leave --heart and --max-edge out.")
+    return DEMO_EDGE_MM * (DEMO_NODES / nodes) ** (1 / 3)
 
 
 def _peak_mb() -> float:

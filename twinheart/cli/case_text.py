@@ -22,6 +22,7 @@ HEADER = """\
 SAMPLES: dict[str, Any] = {
     "length_unit": "mm",
     "max_edge": 1.0,
+    "devices": 4,
     "conductivities": "niederer2011",
     "sigma_il": 0.17,
     "sigma_it": 0.019,

@@ -133,6 +133,7 @@ def _simulate(case: Case, twin: "Twin", stimuli: list, folder: Path, *, resume: 
                 snapshot_every=every or 5.0,
                 checkpoint=folder / CHECKPOINT if in_steps else None,
                 resume=resume,
+                devices=case.simulation.devices,
                 progress=report,
             )
     except KeyboardInterrupt:

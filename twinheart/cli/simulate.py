@@ -60,6 +60,9 @@ _Diffusion = Annotated[
 _TEnd = Annotated[Number, _option("Simulated time, in ms.", _TIME)]
 _Dt = Annotated[Number, _option("Time step, in ms.", _TIME)]
 _Scheme = Annotated[Text, _option("Scheme in space and time.", _TIME)]
+_Devices = Annotated[
+    int | None, _option("Spread the heart over as many devices.", _TIME, "--devices")
+]
 _Resume = Annotated[bool, _option("Go on from the checkpoint in --out.", _TIME, "--resume")]
 _Electrodes = Annotated[
     Text, _option("JSON or CSV file, 'standard' (around the heart) or 'none'.", _OUT)
@@ -93,6 +96,7 @@ def simulate(
     t_end: _TEnd = None,
     dt: _Dt = None,
     scheme: _Scheme = None,
+    devices: _Devices = None,
     resume: _Resume = False,
     electrodes: _Electrodes = None,
     lead_field: _LeadField = None,
@@ -126,6 +130,7 @@ def simulate(
         "simulation.t_end": t_end,
         "simulation.dt": dt,
         "simulation.scheme": scheme,
+        "simulation.devices": devices,
         "ecg.electrodes": electrodes,
         "ecg.lead_field": lead_field,
         "output.folder": None if out is None else str(out),

@@ -58,6 +58,11 @@ _LARGE_FACTOR = 2.0
 # dimensions, where a curved front has more to charge.
 _BLOCKED = 0.25
 _BLOCK_MS = 0.5
+# Measured on the Niederer slab at 0.5 mm, TT06, dt 0.02 ms; float32 is within 4e-5 ms of float64.
+_HALVES = (
+    "in bfloat16 nodes of a slab of 20 mm are activated up to 2.8 ms off, in float16 parameters of "
+    "the cell overflow and no potential stays finite"
+)
 
 
 class ConductionWarning(UserWarning):
@@ -138,7 +143,7 @@ def build_monodomain(
     may_block : bool
         Run raw conductivities even where conduction is expected to block on this mesh.
     dtype : dtype
-        Precision of the time loop; set-up is in float64.
+        Precision of the time loop, float32 or float64; set-up is in float64.
 
     Returns
     -------
@@ -155,6 +160,7 @@ def build_monodomain(
     """
     if not (math.isfinite(dt) and 0 < dt <= 1.0):
         raise SolverError(f"dt is {dt:g} ms, expected more than 0 and at most 1 ms.")
+    _refuse_halves(dtype)
     name, method = _named_scheme(scheme)
     cells = by_region(heart, cell, "cell model")
     tissues = by_region(heart, conduction, "conductivity")
@@ -211,6 +217,14 @@ def build_monodomain(
         block=max(1, round(_BLOCK_MS / dt)),
     )
     return Built(problem, assembly, diffusivity, report, stiffness)
+
+
+def _refuse_halves(dtype) -> None:
+    name = jnp.dtype(dtype).name
+    if name not in ("float32", "float64"):
+        raise SolverError(
+            f"the precision of the time loop is {name}, expected float32 or float64: {_HALVES}."
+        )
 
 
 def stimulated(heart: Heart, purkinje: ConductionSystem | None, stimulus: Stimulus) -> np.ndarray:
