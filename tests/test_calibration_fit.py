@@ -222,6 +222,13 @@ def test_coarse_heart_is_the_same_muscle(heart):
     assert set(np.unique(copy.regions)) <= set(np.unique(heart.regions))
 
 
+def test_coarse_heart_is_as_coarse_as_walls_allow(heart):
+    copy = coarse_heart(heart, 1000)  # elements of that size are larger than the wall is thick
+    assert 1000 < copy.mesh.n_nodes < 0.3 * heart.mesh.n_nodes
+    size = [volumes(h.mesh.points, h.mesh.tets).sum() for h in (heart, copy)]
+    assert size[1] == pytest.approx(size[0], rel=0.08)
+
+
 @pytest.fixture(scope="module")
 def plane_wave():
     mesh = th.mesh.generate.slab((30.0, 6.0, 6.0), 2.0)

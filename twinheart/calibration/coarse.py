@@ -64,20 +64,20 @@ def coarse_heart(heart: Heart, nodes: int) -> Heart:
     surface = TriMesh(points, corners, {"surf_class": classes})
     edge = mean_edge(mesh) * (mesh.n_nodes / nodes) ** (1 / 3)
     muscle = volumes(mesh.points, mesh.tets).sum()
+    lost = False  # the wall, with elements larger than it is thick: none coarser is tried
     for _ in range(_MOST_STEPS):
         try:
             copy, _ = mesh_muscle(muscle_within(surface, edge), edge)
         except MeshError:  # fitted as it is
             break
-        excess = copy.n_nodes / nodes
-        kept = volumes(copy.points, copy.tets).sum() / muscle
         if copy.n_nodes > _WORTHWHILE * mesh.n_nodes:
             break
-        if kept > _LEAST_KEPT and excess < 1.3:
+        excess = copy.n_nodes / nodes
+        whole = volumes(copy.points, copy.tets).sum() > _LEAST_KEPT * muscle
+        if whole and (lost or excess < 1.3):
             return _carried_over(heart, copy)
-        # where elements are larger than a wall is thick, the wall is lost
-        edge *= _FINER if kept <= _LEAST_KEPT else excess ** (1 / 2.7)
-        nodes = max(nodes, copy.n_nodes)
+        lost |= not whole
+        edge *= excess ** (1 / 2.7) if whole else _FINER
     return heart
 
 
