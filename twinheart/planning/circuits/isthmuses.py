@@ -120,6 +120,8 @@ def find_isthmuses(
     tets: Int[np.ndarray, "tet 4"],
     zone: Bool[np.ndarray, "tet"],
     waves: Sequence[Float[np.ndarray, "node"]],
+    *,
+    min_area: float = MIN_AREA,
 ) -> list[Isthmus]:
     """Parts of a zone in which waves meet, those that reach out farthest first.
 
@@ -135,6 +137,8 @@ def find_isthmuses(
         Those of the border zone.
     waves : sequence of (node,) arrays
         Times of arrival from each site [ms].
+    min_area : float
+        Least area of a mouth [mm2].
 
     Returns
     -------
@@ -150,7 +154,7 @@ def find_isthmuses(
     level = 0
     while (inside := zone & (depth[tets].min(axis=1) >= level * step * (1 - 1e-9))).any():
         inside &= np.isfinite(depth[tets]).all(axis=1)
-        mouth = _mouths(faces, area, inside[pairs].sum(axis=1) == 1, len(points))
+        mouth = _mouths(faces, area, inside[pairs].sum(axis=1) == 1, len(points), min_area)
         found += _met(tets, inside, mouth, waves)
         level += 1
         if level * step > depth[np.isfinite(depth)].max():
@@ -172,13 +176,13 @@ def _depths(points: Points, tets, zone) -> tuple[np.ndarray, float]:
     return np.where(within, depth, np.inf), float(length.mean())
 
 
-def _mouths(faces, area, is_open, n_nodes: int) -> Int[np.ndarray, "node"]:
+def _mouths(faces, area, is_open, n_nodes: int, least: float) -> Int[np.ndarray, "node"]:
     """Number of the mouth to which each node belongs, -1 where to none or to a tiny one."""
     mouth = np.full(n_nodes, -1)
     opened = faces[is_open]
     if len(opened):
         label = components(opened, n_nodes)[opened[:, 0]]
-        wide = np.bincount(label, area[is_open])[label] >= MIN_AREA
+        wide = np.bincount(label, area[is_open])[label] >= least
         mouth[opened[wide]] = label[wide, None]
     return mouth
 

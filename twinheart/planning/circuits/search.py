@@ -32,6 +32,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
+from twinheart.anatomy.corridors import MIN_AREA
 from twinheart.errors import InputError
 from twinheart.fem import solve_laplace
 from twinheart.imaging.enhancement import BORDER, CORE
@@ -96,6 +97,7 @@ def screen_circuits(
     refractory: float | Float[np.ndarray, "node"],
     *,
     radius: float = 2.0,
+    min_area: float = MIN_AREA,
 ) -> list[Circuit]:
     """Find the circuits that scar could sustain.
 
@@ -112,6 +114,8 @@ def screen_circuits(
         Refractory period at the rate of the circuit [ms].
     radius : float
         Of the ball that a stimulus excites [mm].
+    min_area : float
+        Least area of a mouth of an isthmus [mm2]; thin sheets need less than hearts.
 
     Returns
     -------
@@ -145,7 +149,7 @@ def screen_circuits(
     >>> round(circuit.cycle_length_ms, 1)  # 16 mm / 0.2 m/s + (8 + 16 + 8) mm / 0.5 m/s
     144.0
     """
-    found = possible_circuits(problem, mesh, sites, refractory, radius=radius)
+    found = possible_circuits(problem, mesh, sites, refractory, radius=radius, min_area=min_area)
     return [circuit for circuit in found if circuit.sustained]
 
 
@@ -156,12 +160,13 @@ def possible_circuits(
     refractory: float | Float[np.ndarray, "node"],
     *,
     radius: float = 2.0,
+    min_area: float = MIN_AREA,
 ) -> list[Circuit]:
     """Find the circuits that scar has, also those that refractoriness does not let last.
 
     Parameters
     ----------
-    problem, mesh, sites, refractory, radius
+    problem, mesh, sites, refractory, radius, min_area
         See `screen_circuits`.
 
     Returns
@@ -187,7 +192,9 @@ def possible_circuits(
         for site in sites
     ]
     tried: list[tuple[_Cut, _Way | None]] = []
-    for isthmus in find_isthmuses(tissue.points, tissue.tets, tissue.zone, waves):
+    for isthmus in find_isthmuses(
+        tissue.points, tissue.tets, tissue.zone, waves, min_area=min_area
+    ):
         cut = tissue.cut(isthmus)
         again = [k for k, (other, _) in enumerate(tried) if cut.is_like(other)]
         for k in again:
