@@ -25,6 +25,8 @@ from twinheart.fem import edge_difference_sum
 from twinheart.mesh.biventricle import biventricle
 from twinheart.tissue.conductivity import NIEDERER_2011
 from twinheart.tissue.discrete import Tissue, assemble
+from twinheart.tissue.ensemble import Ensemble
+from twinheart.tissue.memory import checkpoint_plan
 from twinheart.tissue.monodomain import Monodomain, advance, initial_state, solve
 from twinheart.tissue.niederer import AMPLITUDE, DURATION, STIMULATED
 from twinheart.tissue.run import compiler_options
@@ -77,7 +79,7 @@ def prepared(heart: str, nodes: int, folder: Path) -> dict[str, np.ndarray]:
         diffusivity = np.asarray(NIEDERER_2011.diffusivity)[None]
         tissue = assembly.tissue(diffusivity)
         stiffness, _ = assembly.stiffest(diffusivity)
-        arrays = {k: np.asarray(v) for k, v in vars(tissue).items()}
+        arrays = {k: np.asarray(v) for k, v in vars(tissue).items() if v is not None}
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, allow_pickle=False, mask=mask, stiffness=stiffness, **arrays)
         partial.rename(path)
@@ -120,7 +122,7 @@ def problem_of(
         arrays["lumped"] = np.append(arrays["lumped"], np.float32(1.0))
         mask = np.append(mask, 0.0)
     host = ("order", "place")
-    on_device = {k: jnp.asarray(v) for k, v in arrays.items() if k not in host}
+    on_device: dict[str, Any] = {k: jnp.asarray(v) for k, v in arrays.items() if k not in host}
     tissue = Tissue(**on_device, order=arrays["order"], place=arrays["place"])
     return Monodomain(
         tissue=tissue,
@@ -305,23 +307,28 @@ def steps(
 
 
 def precision(quick: bool, folder: Path) -> dict[str, Any]:
-    """Activation times of the 0.2 mm slab in float32 against float64."""
+    """Activation times of the 0.2 mm slab in float32 against float64; and where halves break."""
     jax.config.update("jax_enable_x64", True)
     problem = problem_of(5000 if quick else 58_000, folder)
     blocks = round((15.0 if quick else 60.0) / (DT * BLOCK))
-    lat = {}
-    for name in ("float32", "float64"):
+    lat, found = {}, {}
+    for name in ("float32", "float64", "bfloat16", "float16"):
+        # halves count neither steps nor time: those stay as they are
         cast = jax.tree.map(
             lambda x, to=name: x.astype(to) if eqx.is_inexact_array(x) else x, problem
         )
+        cast = eqx.tree_at(lambda p: (p.dt, p.threshold), cast, (problem.dt, problem.threshold))
         run = eqx.filter_jit(lambda p: advance(p, initial_state(p), blocks, unroll=1)[0].lat)
         start = time.perf_counter()
         lat[name] = np.asarray(run(cast), np.float64)
-        lat[name + "_s"] = time.perf_counter() - start
+        found[name] = {
+            "activated": float(np.isfinite(lat[name]).mean()),
+            "s": time.perf_counter() - start,
+        }
     difference = np.abs(lat["float32"] - lat["float64"])
     return {
         "nodes": problem.tissue.n_nodes,
-        "activated": float(np.isfinite(lat["float64"]).mean()),
+        **found,
         "largest_difference_ms": float(np.nanmax(difference)),
         "mean_difference_ms": float(np.nanmean(difference)),
         "last_activation_ms": float(np.nanmax(lat["float64"])),
@@ -343,12 +350,15 @@ def gradient(quick: bool, folder: Path, nodes: int = 442_000, t_end: float = 100
         state, _ = advance(scaled(scale), initial_state(problem), blocks, unroll=1)
         return jnp.nansum(state.lat) / problem.tissue.n_nodes
 
+    plan = checkpoint_plan(problem, blocks)
+
     def loss(scale):
-        state, _ = solve(scaled(scale), blocks)
+        state, _ = solve(scaled(scale), blocks, groups=plan.groups)
         return jnp.nansum(state.lat) / problem.tissue.n_nodes
 
     one = jnp.float32(1.0)
     found: dict[str, Any] = {"nodes": problem.tissue.n_nodes, "steps": blocks * BLOCK}
+    found["plan"] = str(plan)
     for name, function in (
         ("forward", forward),
         ("reverse", jax.grad(loss)),
@@ -385,16 +395,22 @@ def ensemble(quick: bool, folder: Path, hearts: int = 32, nodes: int = 50_000):
         here = eqx.tree_at(lambda p: p.models, problem, (cell,))
         return advance(here, state, blocks, unroll=1)[0].vm
 
+    scales = np.linspace(0.5, 1.5, hearts, dtype=np.float32)
+    members = [
+        eqx.tree_at(lambda p: p.models, problem, (scale_channels(model, {"i_ks": scale}),))
+        for scale in scales
+    ]
     state = initial_state(problem)
     one_s = median_s(jax.jit(run), jnp.float32(1.0), state, repeats=3)
     many = jax.jit(jax.vmap(run, in_axes=(0, None)))
-    all_s = median_s(many, jnp.linspace(0.5, 1.5, hearts, dtype=jnp.float32), state, repeats=3)
+    all_s = median_s(many, jnp.asarray(scales), state, repeats=3)
     return {
         "hearts": hearts,
         "nodes": problem.tissue.n_nodes,
         "us_per_step_single": 1e6 * one_s / (blocks * BLOCK),
         "us_per_step_batch": 1e6 * all_s / (blocks * BLOCK),
         "throughput_gain": hearts * one_s / all_s,
+        "plan": str(Ensemble(members).plan()),
     }
 
 

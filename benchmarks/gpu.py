@@ -5,6 +5,7 @@ its result is written as soon as it is there. Needs jax, equinox, jaxtyping, num
 no network, no mesh or picture libraries. Without a GPU the sections run on the CPU, and say so.
 
 python benchmarks/gpu.py --out DIR [--quick] [--only steps,ionic] [--limit 500]
+                         [--require-gpu]
 """
 
 import argparse
@@ -23,6 +24,7 @@ WHILE_BUFFERS = (
     "--xla_gpu_graph_min_graph_size=1 "
     "--xla_gpu_enable_command_buffer=FUSION,CUSTOM_CALL,WHILE,DYNAMIC_SLICE_FUSION"
 )
+VIRTUAL_DEVICES = "--xla_force_host_platform_device_count=8"  # of a CPU; GPUs are what they are
 MODELS = ("mitchell-schaeffer", "tentusscher2006-epi", "torord-endo")
 TISSUES = (
     ("slab", 442_000),
@@ -50,9 +52,10 @@ def plan() -> dict[str, Row]:
         "",
         120,
     )
-    rows["gradient"] = ("gradient", {}, "", 200)
+    rows["gradient"] = ("gradient", {"nodes": 442_000}, "", 200)
     rows["eikonal 1000k"] = ("eikonal", {}, "", 150)
     rows["ecg 1000k"] = ("ecg", {}, "", 120)
+    rows["memory"] = ("memory", {}, "", 60)
     rows["steps 50k"] = ("steps", {"nodes": 50_000}, "", 60)
     rows["ensemble"] = ("ensemble", {}, "", 120)
     rows["steps 1000k"] = ("steps", {"nodes": 1_000_000}, "", 120)
@@ -62,6 +65,9 @@ def plan() -> dict[str, Row]:
     rows["precision"] = ("precision", {}, "", 120)
     rows["population"] = ("population", {}, "", 150)
     rows["steps 5000k"] = ("steps", {"nodes": 5_000_000}, "", 200)
+    rows["sharded 1000k"] = ("sharded", {"nodes": 1_000_000}, VIRTUAL_DEVICES, 120)
+    rows["gradient 5000k"] = ("gradient", {"nodes": 5_000_000}, "", 200)
+    rows["warp"] = ("warp", {}, "", 60)
     rows["torchcor lumped"] = ("torchcor", {"dx": 0.1, "mode": "lumped"}, "", 150)
     for unroll in (5, 25):
         rows[f"steps 50k unroll {unroll}"] = ("steps", {"nodes": 50_000, "unroll": unroll}, "", 90)
@@ -76,10 +82,11 @@ def plan() -> dict[str, Row]:
 
 def child(name: str, arguments: dict, quick: bool, cache: Path, dump: str | None) -> None:
     """One section in this process: prints one JSON line."""
+    import _gpu_scaling as scaling
     import _gpu_sections as sections
     import jax
 
-    section = getattr(sections, name)
+    section = getattr(scaling, name, None) or getattr(sections, name)
     known = inspect.signature(section).parameters
     result = section(quick, cache, **{k: v for k, v in arguments.items() if k in known})
     if dump:
@@ -122,7 +129,7 @@ def preparations(rows: dict[str, Row], quick: bool, cache: Path) -> dict[Any, su
 
 
 # sections that take a tissue of their own choice
-SLAB_SECTIONS = ("gradient", "ensemble", "ell", "precision")
+SLAB_SECTIONS = ("ensemble", "ell", "precision")
 
 
 def measure(row: Row, quick: bool, cache: Path, left: float) -> dict[str, Any]:
@@ -169,12 +176,23 @@ def _number(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def refuse_without_gpu() -> None:
+    """Ask in a process of its own: this one must not take the memory of the GPU."""
+    code = "from twinheart.tissue.device import require_device as r; r('gpu')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment_of(""), capture_output=True, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1].partition(": ")[2]
+        raise SystemExit(f"gpu.py: {reason}")
+
+
 def main() -> None:
     """Measure, section by section, and write results.json and results.txt."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything run?")
     parser.add_argument("--only", help="names of sections, or parts of row names, with commas")
+    parser.add_argument("--require-gpu", action="store_true", help="refuse to run without one")
     parser.add_argument("--limit", type=float, default=500.0, help="seconds in all")
     for hidden in ("--child", "--arguments", "--cache", "--dump"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -184,6 +202,8 @@ def main() -> None:
         return
     if asked.out is None:
         parser.error("--out is needed: the folder for results.json and results.txt")
+    if asked.require_gpu:
+        refuse_without_gpu()
     asked.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + asked.limit
     rows = plan()
