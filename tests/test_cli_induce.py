@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from test_cli_simulate import last_error
 
 from twinheart.anatomy import Heart, demo_heart, mesh_of_heart
 from twinheart.cli import main
+from twinheart.cli.case import check_case
 from twinheart.cli.induce import remarks_on
-from twinheart.ecg import read_ecg
+from twinheart.cli.vt_ecg import leads_of
+from twinheart.ecg import Electrodes, read_ecg
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import write_mesh
@@ -22,6 +26,9 @@ from twinheart.planning.reentry_maps.circuit import ReentryCircuit
 from twinheart.planning.substrate import build_substrate
 
 SPEED, SIDE = 0.2, 20.0
+BODY = {"RA": (-60, 90, 60), "LA": (100, 90, 60), "LL": (90, -90, 50)} | {
+    f"V{k}": (10 * k, 15 * k - 30, 45) for k in range(1, 7)
+}
 CASE = f"""
 heart.file = "plate.vtu"
 cells.model = "mitchell-schaeffer"
@@ -74,9 +81,7 @@ def test_sites_around_one_core_induce_one_tachycardia(folder, tmp_path, capsys):
     assert "pacing sites: 2 of 2" in said.err
     assert "population values" in said.err
     seconds = [row["seconds"] for row in found["sites"]]
-    where = {"RA": (-60, 90, 60), "LA": (100, 90, 60), "LL": (90, -90, 50)}
-    where |= {f"V{k}": (10 * k, 15 * k - 30, 45) for k in range(1, 7)}
-    (tmp_path / "body.json").write_text(json.dumps(where))
+    (tmp_path / "body.json").write_text(json.dumps(BODY))
     assert main(arguments(folder, *options, "--electrodes", tmp_path / "body.json")) == 0
     again = json.loads(capsys.readouterr().out)
     assert [row["seconds"] for row in again["sites"]] == seconds  # nothing is run again
@@ -99,6 +104,23 @@ def check_ecg(own, cycle, folder):
     signals = np.asarray(ecg.signals)
     later = round(cycle)
     assert np.abs(signals[later:] - signals[:-later]).max() < 0.05 * np.ptp(signals)
+
+
+def test_electrodes_are_those_of_the_option_the_case_or_the_twin(tmp_path):
+    (tmp_path / "body.json").write_text(json.dumps(BODY))
+    fitted = Electrodes(("RA", "LA", "LL"), np.ones((3, 3)))
+    stored = SimpleNamespace(twin=SimpleNamespace(electrodes=fitted), facts={})
+    heart: Any = None  # nothing is placed around it
+    own = leads_of(heart, None, None, stored=stored)
+    assert own is not None
+    assert own.electrodes is fitted
+    given = leads_of(heart, str(tmp_path / "body.json"), None, stored=stored)
+    assert given is not None
+    assert given.electrodes.positions[1, 0] == 100.0
+    for name, found in (("none", None), (str(tmp_path / "body.json"), 100.0)):
+        case = check_case({"ecg": {"electrodes": name}}, {})
+        leads = leads_of(heart, None, None, case=case)
+        assert (None if leads is None else leads.electrodes.positions[1, 0]) == found
 
 
 def result(name, outcome, stages=(), beats=6):

@@ -208,6 +208,7 @@ def test_induction_is_counted(heart, tmp_path):
     assert page.count("<img") == 2
     assert "at 188 per minute, would show a QRS of 164 ms with the pattern of right bundle" in text
     assert "1 188 164 -71 right bundle branch block V3 ends at 1.2 s" in text
+    assert "Simulated for longer, it ends by itself." in text
     assert "induced 1 tachycardia from 2 of 17 sites" in text
     assert "shortest coupling interval was 280 ms" in text
     assert "monomorphic" in text

@@ -234,7 +234,7 @@ def _induction(folder: Path, scene: Scene, found: PlanningFindings) -> Iterator[
         "Programmed stimulation",
         lead=_protocol(found.induction),
         picture=picture,
-        head=("Tachycardia", "Cycle (ms)", "Form", "Exit", "Induced from"),
+        head=("VT", "Cycle (ms)", "Form", "Exit", "Induced from"),
         rows=[_vt_row(k, row) for k, row in enumerate(vts, start=1)],
         words=("Form", "Exit", "Induced from"),
         texts=() if vts else ("No tachycardia was induced.",),
@@ -253,16 +253,16 @@ def _vt_ecg(folder: Path, found: PlanningFindings) -> Iterator[_Section]:
     if found.vt_ecg is not None:
         file = write_ecg_paper(
             folder / "vt_ecg.png", found.vt_ecg, gain=paper_gain(found.vt_ecg),
-            title="Simulated tachycardia 1",
+            title="Simulated VT 1",
         )  # fmt: skip
         text = (
-            "Two seconds of tachycardia 1 as simulated; compare it with recordings of the clinical "
+            "Two seconds of VT 1 as simulated; compare it with recordings of the clinical "
             "tachycardia, if there are any."
         )
         picture = _picture(file, "Twelve leads of an induced tachycardia", text)
     yield _Section(
         "vt_ecg", "What the tachycardias would look like on the ECG", picture=picture,
-        head=("Tachycardia", "Rate (1/min)", "QRS (ms)", "Axis (\u00b0)", "V1 as in", "R from",
+        head=("VT", "Rate (1/min)", "QRS (ms)", "Axis (\u00b0)", "V1 as in", "R from",
               "In two seconds"),
         rows=rows, words=("V1 as in", "R from", "In two seconds"),
     )  # fmt: skip

@@ -19,8 +19,11 @@ METHODS = (
     "Programmed stimulation runs on the same heart by a re-excitable eikonal equation with "
     "restitution measured on a cable of the cell model. Induced is what still activates tissue "
     "for the time that the protocol observes.",
-    "Strategies are lesions as tissue that does not conduct; after each the heart is screened and "
-    "paced again, so that new circuits count.",
+    "The ECG of a tachycardia is that of template action potentials which start when the waves "
+    "arrive and last as long as restitution says, seen by the electrodes. Its shape is surer than "
+    "its amplitude.",
+    "Strategies are lesions as tissue that does not conduct; after each the heart is screened again "
+    "from all sites, so that new circuits count.",
     "Intervals hold the stated share of an ensemble: velocities, durations and the border zone are "
     "drawn from the posterior of the calibration, or where there is none from population values, "
     "and everything is computed anew for each member.",
@@ -165,12 +168,14 @@ def _of_induction(induction: Record) -> str:
 
 def _of_ecg(induction: Record) -> str:
     ecg = next((row["ecg"] for row in induction.get("vts") or [] if row.get("ecg")), {})
+    ends = ecg.get("ends_ms")
+    ended = "" if ends is None else " Simulated for longer, it ends by itself."
     if ecg.get("rate_per_min") is None or not ecg.get("pattern"):
-        return ""
+        return ended.replace(", it", ", the fastest")
     return (
         f" The fastest, at {number(ecg['rate_per_min'])} per minute, would show a QRS of "
         f"{number(ecg['qrs_ms'])} ms with the pattern of {ecg['pattern']} block and an axis of "
-        f"{number(ecg['axis_deg'])}\u00b0."
+        f"{number(ecg['axis_deg'])}\u00b0.{ended}"
     )
 
 

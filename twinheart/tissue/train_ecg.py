@@ -169,7 +169,8 @@ def _passages(tets, lat, longest) -> tuple[np.ndarray, np.ndarray]:
         for j in (1, 2, 3):
             used[tet, j, place[tet, j - 1, k]] = True
         alone[rows] = np.isfinite(at) & ~used
-    return tau[np.isfinite(tau).any(axis=(1, 2))], alone
+    crossed = np.asarray(np.isfinite(tau).any(axis=(1, 2)))
+    return tau[crossed], alone
 
 
 def _mutual(one, other, longest) -> np.ndarray:
