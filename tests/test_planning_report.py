@@ -161,15 +161,20 @@ def test_the_best_strategy_leaves_nothing_and_isolates_nothing(found):
     assert second["strategy"] == "homogenisation"
     assert best_strategy({"strategies": rows[:2]}) is None
     assert best_strategy(None) is None
+    assert best_strategy(found.ablation | {"n_circuits": 0}) is None  # nothing to be treated
 
 
 def test_without_circuits_and_without_scar_it_says_so(heart, tmp_path):
-    plain = PlanningFindings(screen={"circuits": [], "circuits_sought": False}, calibrated=True)
+    ablation = {"n_circuits": 0, "strategies": [strategy("dechannelling", 3, 0.5, 0)]}
+    screened = {"circuits": [], "circuits_sought": False}
+    plain = PlanningFindings(screen=screened, ablation=ablation, calibrated=True)
     page = write_planning_report(tmp_path / "plain.html", heart, plain).read_text()
     text = words(page)
     assert "The heart has no scar: no circuits were looked for." in text
     assert "calibrated to the ECG of this heart" in text
     assert "Population values" not in text
+    assert "No ablation is proposed" in text
+    assert "smallest sufficient" not in text
     assert "<img" not in page
 
 
@@ -202,13 +207,15 @@ def test_induction_is_counted(heart, tmp_path):
     t = np.arange(0.0, 2000.0)
     leads = Ecg(t, np.sin(t / 51.0)[:, None], ("II",))
     vt = np.arange(heart.mesh.n_nodes) % 300.0
-    some = PlanningFindings(induction=induction, vt=vt, vt_ecg=leads)
+    nothing = {"circuits": []}
+    some = PlanningFindings(screen=nothing, induction=induction, vt=vt, vt_ecg=leads)
     page = write_planning_report(tmp_path / "vt.html", heart, some).read_text()
     text = words(page)
     assert page.count("<img") == 2
     assert "at 188 per minute, would show a QRS of 164 ms with the pattern of right bundle" in text
     assert "1 188 164 -71 right bundle branch block V3 ends at 1.2 s" in text
     assert "Simulated for longer, it ends by itself." in text
+    assert "re-entry for which screening finds no circuit" in text
     assert "induced 1 tachycardia from 2 of 17 sites" in text
     assert "shortest coupling interval was 280 ms" in text
     assert "monomorphic" in text

@@ -22,8 +22,8 @@ METHODS = (
     "The ECG of a tachycardia is that of template action potentials which start when the waves "
     "arrive and last as long as restitution says, seen by the electrodes. Its shape is surer than "
     "its amplitude.",
-    "Strategies are lesions as tissue that does not conduct; after each the heart is screened again "
-    "from all sites, so that new circuits count.",
+    "Strategies are lesions as tissue that does not conduct; after each the heart is screened "
+    "again from all sites, so that new circuits count.",
     "Intervals hold the stated share of an ensemble: velocities, durations and the border zone are "
     "drawn from the posterior of the calibration, or where there is none from population values, "
     "and everything is computed anew for each member.",
@@ -62,6 +62,8 @@ def number(value: Any, digits: int = 0) -> str:
 def best_strategy(ablation: Record | None) -> Record | None:
     """Of the strategies after which nothing is left and nothing new, that which burns least.
 
+    None where there was no circuit before.
+
     Examples
     --------
     >>> from twinheart.report.planning_words import best_strategy
@@ -72,6 +74,8 @@ def best_strategy(ablation: Record | None) -> Record | None:
     >>> best_strategy({"strategies": rows})["strategy"]
     'isthmus'
     """
+    if (ablation or {}).get("n_circuits") == 0:
+        return None
     rows = (ablation or {}).get("strategies") or []
     enough = [
         row
@@ -103,6 +107,12 @@ def warning_lines(found: "PlanningFindings") -> list[str]:
         lines.append("No strategy that was tried leaves the heart without a circuit.")
     if found.screen is not None and not found.screen.get("circuits_sought", True):
         lines.append("The heart has no scar: no circuits were looked for.")
+    induced = (found.induction or {}).get("inducible_sites")
+    if induced and found.screen is not None and not found.screen.get("circuits"):
+        lines.append(
+            "Stimulation induced re-entry for which screening finds no circuit: strategies of "
+            "ablation, which close circuits, do not deal with it."
+        )
     if not found.calibrated:
         lines.append(_POPULATION)
     return list(dict.fromkeys(lines))
@@ -127,6 +137,8 @@ def summary_lines(found: "PlanningFindings", circuits: Sequence[Record]) -> list
             f"{best['lesions']} lesions, {number(best['volume_ml'], 2)} ml; afterwards screening "
             "from all sites finds no circuit."
         )
+    elif found.ablation is not None and not _left(found.ablation):
+        lines.append("No ablation is proposed: screening found no circuit to close.")
     share = (found.risk or {}).get("circuit_share")
     if share:
         lines.append(
