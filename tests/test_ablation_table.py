@@ -19,7 +19,7 @@ from twinheart.errors import InputError, ModelError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import read_mesh, write_mesh
-from twinheart.planning import Lesion
+from twinheart.planning import Lesion, ablate_tissue
 from twinheart.planning.ablation import drugs as drugs_module
 from twinheart.planning.ablation.drugs import drugged
 from twinheart.planning.ablation.plan import Operation
@@ -200,6 +200,10 @@ def test_the_command_compares_plans_and_writes_lesions(files, tmp_path, capsys):
     assert (mesh.cell_fields["lesion"] == mesh.cell_fields["lesion_plan"]).all()
     assert set(np.unique(mesh.cell_fields["scar"])) == {0, 1, 2}
     assert "not for diagnosis" in shown.err
+    again = read_lesions(tmp_path / "plan_targets.csv").lesions
+    assert [lesion.points.shape for lesion in again] == [(1, 3)] * rows["plan"]["lesions"]
+    burnt = ablate_tissue(read_mesh(files / "plate.vtu")[0], again)
+    np.testing.assert_array_equal(burnt.number, mesh.cell_fields["lesion"])
     # the file is the ablated heart to whatever reads it: nothing is left to find, and it is said
     (tmp_path / "after.toml").write_text(CASE.format(file=out, speed=SLOW))
     after = ("--case", str(tmp_path / "after.toml"), "--sites", str(files / "sites.csv"))

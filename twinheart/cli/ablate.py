@@ -66,7 +66,11 @@ def ablate(
     length_unit: Annotated[str | None, shared.UNIT] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Mesh to write (.vtu) with the lesions of each strategy."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Mesh to write (.vtu) with the lesions of each strategy; targets beside it.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -152,8 +156,7 @@ def ablate_heart(
     source = next(str(name) for name in (heart, twin, case) if name is not None)
     record |= {"source": source, "induction": induce}
     if out is not None:
-        write_lesions(out, operation, found.outcomes)
-        record["files"] = [str(out)]
+        record["files"] = [str(file) for file in write_lesions(out, operation, found.outcomes)]
     record["wall_s"] = time.perf_counter() - start
     record["provenance"] = provenance()
     return record
@@ -297,8 +300,8 @@ def _tester(protocol):
     return induced
 
 
-def write_lesions(out: Path, operation: "Operation", outcomes: "dict[str, Outcome]") -> None:
-    """Write the heart with a cell field of numbered lesions for each strategy.
+def write_lesions(out: Path, operation: "Operation", outcomes: "dict[str, Outcome]") -> list[Path]:
+    """Write the heart with a cell field of numbered lesions for each strategy, and a table.
 
     Parameters
     ----------
@@ -309,12 +312,19 @@ def write_lesions(out: Path, operation: "Operation", outcomes: "dict[str, Outcom
     outcomes : dict of str to Outcome
         By strategy; fields are called ``lesion_<strategy>``, and that of the plan (or, without it,
         of the last one) also ``lesion``.
+
+    Returns
+    -------
+    list of Path
+        The mesh and, where that last one has lesions, ``<stem>_targets.csv`` with them, for
+        ``twinheart export --targets`` and ``--lesions``.
     """
     from twinheart.anatomy import mesh_of_heart
     from twinheart.mesh import TetMesh
     from twinheart.mesh.io import write_mesh
     from twinheart.planning.ablation.lesions import LESION_FIELD
     from twinheart.planning.ablation.table import PLAN
+    from twinheart.planning.export import write_targets
 
     mesh = mesh_of_heart(operation.substrate.heart)
     fields = {
@@ -325,6 +335,11 @@ def write_lesions(out: Path, operation: "Operation", outcomes: "dict[str, Outcom
     last = outcomes.get(PLAN) or list(outcomes.values())[-1]
     fields[LESION_FIELD] = last.ablation.number
     write_mesh(out, TetMesh(mesh.points, mesh.tets, mesh.point_fields, mesh.cell_fields | fields))
+    table = out.with_name(f"{out.stem}_targets.csv")
+    if not last.lesions:
+        table.unlink(missing_ok=True)  # of an earlier plan
+        return [out]
+    return [out, write_targets(table, last.lesions)]
 
 
 def _for_reading(record: dict[str, Any]) -> dict[str, Any]:
