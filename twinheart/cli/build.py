@@ -119,10 +119,17 @@ def simulator(case: Case) -> "Callable[..., Beat]":
     stored = _calibrated(case)
 
     def beat(
-        twin: "Twin", stimuli: list["Stimulus"], *, t_end: float, resume: bool = False, **_: Any
+        twin: "Twin",
+        stimuli: list["Stimulus"],
+        *,
+        t_end: float,
+        resume: bool = False,
+        devices: int | None = None,
+        **_: Any,
     ) -> "Beat":
-        if resume:  # for the eikonal's own refusal
-            return simulate(twin, stimuli, t_end=t_end, propagation="eikonal", resume=True)
+        if resume or devices:  # for the eikonal's own refusal
+            idle: dict[str, Any] = {"resume": resume, "devices": devices}
+            return simulate(twin, stimuli, t_end=t_end, propagation="eikonal", **idle)
         return replace(stored, twin=twin).beat(t_end=t_end, stimuli=stimuli)
 
     return beat
