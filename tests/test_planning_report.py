@@ -14,7 +14,7 @@ from twinheart.ecg import Ecg
 from twinheart.planning.places import describe_places
 from twinheart.report.planning import PlanningFindings, write_planning_report
 from twinheart.report.planning_maps import LESION, PATHS, tissue_kinds, write_circuits
-from twinheart.report.planning_words import best_strategy
+from twinheart.report.planning_words import best_strategy, summary_lines
 from twinheart.report.scene import Scene
 from twinheart.report.style import rgb
 
@@ -220,6 +220,15 @@ def test_induction_is_counted(heart, tmp_path):
     assert "shortest coupling interval was 280 ms" in text
     assert "monomorphic" in text
     assert "Protocol cardiomat2025." in text
+
+
+def test_it_says_whether_stimulation_was_repeated_after_ablation(found):
+    some = found._replace(induction={"inducible_sites": ["a"], "sites": [{}], "vts": []})
+    assert "can still be induced was not tested." in " ".join(summary_lines(some, []))
+    tested = {**found.ablation, "induction": "burst", "plan": {"induced_from": []}}
+    lines = " ".join(summary_lines(some._replace(ablation=tested), []))
+    assert "still induced from 0 sites" in lines
+    assert "still induced" not in " ".join(summary_lines(found, []))
 
 
 def test_kinds_of_tissue_fill_what_they_fill(heart):

@@ -23,7 +23,8 @@ METHODS = (
     "arrive and last as long as restitution says, seen by the electrodes. Its shape is surer than "
     "its amplitude.",
     "Strategies are lesions as tissue that does not conduct; after each the heart is screened "
-    "again from all sites, so that new circuits count.",
+    "again from all sites, so that new circuits count. Stimulation after ablation is a test of its "
+    "own: 'twinheart induce' on the file of lesions.",
     "Intervals hold the stated share of an ensemble: velocities, durations and the border zone are "
     "drawn from the posterior of the calibration, or where there is none from population values, "
     "and everything is computed anew for each member.",
@@ -135,7 +136,7 @@ def summary_lines(found: "PlanningFindings", circuits: Sequence[Record]) -> list
         lines.append(
             f"The smallest sufficient set of lesions is that of '{best['strategy']}': "
             f"{best['lesions']} lesions, {number(best['volume_ml'], 2)} ml; afterwards screening "
-            "from all sites finds no circuit."
+            f"from all sites finds no circuit{_retested(found)}."
         )
     elif found.ablation is not None and not _left(found.ablation):
         lines.append("No ablation is proposed: screening found no circuit to close.")
@@ -148,6 +149,17 @@ def summary_lines(found: "PlanningFindings", circuits: Sequence[Record]) -> list
     if found.calibrated:
         lines.append(_CALIBRATED)
     return lines
+
+
+def _retested(found: "PlanningFindings") -> str:
+    """What is known of induction after ablation, where something was induced before it."""
+    if not (found.induction or {}).get("inducible_sites"):
+        return ""
+    if (found.ablation or {}).get("induction") is None:
+        return "; whether a tachycardia can still be induced was not tested"
+    left = (found.ablation or {}).get("plan") or {}
+    count = len(left.get("induced_from") or [])
+    return f"; with the plan, re-entry is still induced from {count} sites"
 
 
 def _of_screen(circuits: Sequence[Record]) -> str:
