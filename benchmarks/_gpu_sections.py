@@ -93,7 +93,8 @@ def _assembled(heart: str, nodes: int):
         mesh = slab_of(nodes)
         where: Any = STIMULATED
     else:
-        mesh = biventricle(1.92 * (50_902 / nodes) ** (1 / 3))
+        edge = 1.92 * (50_902 / nodes) ** (1 / 3)
+        mesh = biventricle(min(edge, 2.6))  # coarser walls would get holes
         x, y, z = mesh.points[mesh.points[:, 2].argmin()]
         where = f"sphere:{x:.3f},{y:.3f},{z:.3f},5"
     built = Heart(mesh, f0=np.tile([1.0, 0.0, 0.0], (mesh.n_tets, 1)))

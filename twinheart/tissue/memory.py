@@ -224,7 +224,7 @@ class CheckpointPlan(NamedTuple):
 def checkpoint_plan(
     problem: Monodomain, blocks: int, *, memory: Memory | None = None
 ) -> CheckpointPlan:
-    """Choose which states reverse mode keeps: the fewest computations that fit into memory.
+    """Choose which states reverse mode keeps: the fewest levels that fit into memory.
 
     Parameters
     ----------
@@ -257,8 +257,8 @@ def checkpoint_plan(
     ...     heart, cell, tissue, [th.pace("box:0,0,0,1,2,2")], smoothing=0.5, may_block=True
     ... )
     >>> plan = checkpoint_plan(built.problem, 200)
-    >>> plan.evaluations  # so small a heart keeps every state
-    2
+    >>> plan.groups, plan.states, plan.evaluations
+    ((50,), 150, 3)
     """
     memory = memory_of() if memory is None else memory
     plans = [
@@ -312,7 +312,11 @@ def plan_of(
 
 
 def _candidates(blocks: int, block: int) -> list[tuple[int, ...]]:
-    """Groups with at most three levels, of each number of levels those that keep the least."""
+    """Groups of one and of two levels, of each those that keep the least.
+
+    Keeping every state computes less and is slower all the same: writing and reading 1,000 states
+    of 6,400 nodes took half as long again as computing each step once more (TT06, CPU).
+    """
     divisors = [n for n in range(1, blocks + 1) if blocks % n == 0]
 
     def states(groups):
@@ -320,4 +324,4 @@ def _candidates(blocks: int, block: int) -> list[tuple[int, ...]]:
 
     one = [(n,) for n in divisors]
     two = [(m, n) for m in divisors for n in divisors if m > 1 < n and blocks % (m * n) == 0]
-    return [(), min(one, key=states), *([min(two, key=states)] if two else [])]
+    return [min(one, key=states), *([min(two, key=states)] if two else [])]
