@@ -129,6 +129,7 @@ def test_the_summary_has_the_figures(page, heart, circuit):
     assert "18 of 20 members of the ensemble have a circuit (70 to 97 %)" in text
     assert text.count(" two ") == 1  # each assumption once
     assert "seed 7" in text
+    assert "QRS duration (ms) 104 98" in text
 
 
 def test_the_page_asks_for_nothing_and_is_closed(page):

@@ -31,6 +31,9 @@ from twinheart.report.planning_words import (
 from twinheart.report.scene import Scene
 
 Record = Mapping[str, Any]
+_UNITS = {"ms": " (ms)", "deg": " (\u00b0)", "bpm": " (1/min)"}
+_NAMES = {"qrs": "QRS", "qt": "QT", "qtc": "QTc", "jtc": "JTc", "tpe": "T peak to end", "t": "T",
+          "bazett": "Bazett", "fridericia": "Fridericia", "kors": "Kors"}  # fmt: skip
 
 
 class PlanningFindings(NamedTuple):
@@ -358,8 +361,17 @@ def _markers(ecg: Record) -> Iterator[_Section]:
     yield _Section(
         "ecg", "Markers of the ECG",
         head=("Marker", "Measured", "Simulated"),
-        rows=[[name, _said(measured.get(name)), _said(simulated.get(name))] for name in names],
+        rows=[[_marker(name), _said(measured.get(name)), _said(simulated.get(name))]
+              for name in names],
     )  # fmt: skip
+
+
+def _marker(name: str) -> str:
+    """A key such as ``qrs_duration_ms`` as it is read: QRS duration (ms)."""
+    words = name.split("_")
+    unit = _UNITS.get(words[-1], "")
+    text = " ".join(_NAMES.get(word, word) for word in (words[:-1] if unit else words))
+    return text[:1].upper() + text[1:] + unit
 
 
 def _said(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ LESION = "#1f6fb4"
 PATHS = ("#0072b2", "#009e73", "#000000", "#56b4e9", "#cc79a7")
 _SIDES = tuple(view for view in VIEWS if view != CUT)
 _PIXELS = 480
+_LABEL = 34  # letters of a line beside a scale
 _MOST = len(PATHS)
 
 
@@ -226,7 +228,8 @@ def write_intervals(path: str | Path, rows: Sequence[Mapping[str, Any]], level: 
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.margins(x=0.06)
         unit = f" ({row['unit']})" if row["unit"] else ""
-        axes.text(-0.03, 0.5, f"{row['label']}{unit}", transform=axes.transAxes, size=9,
+        label = fill(f"{row['label']}{unit}", _LABEL)
+        axes.text(-0.03, 0.5, label, transform=axes.transAxes, size=9,
                   ha="right", va="center", color=INK)  # fmt: skip
     note = f"dots: members; line: {level:.0%} of them; tick: median"
     fig.text(0.98, 3.0 / height, note, size=8, color=MUTED, ha="right", va="center")
