@@ -202,7 +202,8 @@ def test_the_command_compares_plans_and_writes_lesions(files, tmp_path, capsys):
     assert "not for diagnosis" in shown.err
     again = read_lesions(tmp_path / "plan_targets.csv").lesions
     assert [lesion.points.shape for lesion in again] == [(1, 3)] * rows["plan"]["lesions"]
-    burnt = ablate_tissue(read_mesh(files / "plate.vtu")[0], again)
+    assert isinstance(mesh, TetMesh)
+    burnt = ablate_tissue(mesh, again)
     np.testing.assert_array_equal(burnt.number, mesh.cell_fields["lesion"])
     # the file is the ablated heart to whatever reads it: nothing is left to find, and it is said
     (tmp_path / "after.toml").write_text(CASE.format(file=out, speed=SLOW))
