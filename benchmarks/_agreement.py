@@ -8,6 +8,7 @@ import numpy as np
 from _scarred_slabs import (
     CELLS,
     CONDUCTION,
+    COUPLING,
     CYCLE,
     DT,
     PROTOCOL,
@@ -26,9 +27,11 @@ from twinheart.planning import (
     prepare_pacing,
     screen_circuits,
 )
-from twinheart.tissue import NonConducting, Velocities, build_eikonal
+from twinheart.tissue import CoupledTables, NonConducting, Velocities, build_eikonal
 
 TARGET_MM = 5.0
+NOISE = 0.2  # mV: gates of this cell switch 0.5 mV above rest; more noise makes another cell
+MOUTH = 0.9  # mm2, of an isthmus: less than 2 mm of the edge of a sheet 0.5 mm thick
 
 
 def slab_row(number: int, seed: int, measured: Measured) -> dict[str, Any]:
@@ -41,36 +44,34 @@ def slab_row(number: int, seed: int, measured: Measured) -> dict[str, Any]:
         "monodomain": by_monodomain(made),
         "screening": by_screening(made, measured, at_limit=False),
         "screening_at_limit": by_screening(made, measured, at_limit=True),
-        "eikonal": by_eikonal(made, measured, measured.tables),
-        "eikonal_wake": by_eikonal(made, measured, measured.wake),
+        "eikonal": by_eikonal(made, measured),
     }
 
 
 def by_monodomain(made: ScarredSlab) -> dict[str, Any]:
-    """Sites one after the other until one is induced and that is confirmed."""
+    """Sites one after the other until one is induced, at half the step and disturbed too."""
     start = perf_counter()
     tissue = prepare_pacing(made.heart, CELLS, CONDUCTION, cycle=CYCLE, dt=DT)
     sites = []
     for site in made.sites:
-        found = induce_monodomain(tissue, site, PROTOCOL)
-        row = _site_row(found)
+        asked = []
+
+        def holds(stimuli, site=site, asked=asked) -> bool:
+            asked.append(confirm(tissue, site, stimuli, PROTOCOL, noise=NOISE))
+            return asked[-1].confirmed
+
+        found = induce_monodomain(tissue, site, PROTOCOL, holds=holds)
+        row = _site_row(found) | {"not_confirmed": sum(not one.confirmed for one in asked)}
         sites.append(row)
-        if not found.induced:
-            continue
-        sure = confirm(tissue, site, found.stimuli, PROTOCOL)
-        row |= {
-            "confirmed": sure.confirmed,
-            "half_step": sure.half_step is not None and sure.half_step.sustained,
-            "disturbed": sure.disturbed is not None and sure.disturbed.sustained,
-            "morphology": None if sure.morphology is None else sure.morphology._asdict(),
-            **_circuit(sure.circuit),
-        }
-        if sure.confirmed:
+        if found.induced:
+            sure = asked[-1]
+            row |= {"confirmed": True, "morphology": sure.morphology._asdict()}
+            row |= _circuit(sure.circuit)
             break
     confirmed = [row for row in sites if row.get("confirmed")]
     return {
         "inducible": bool(confirmed),
-        "unconfirmed": any(row["outcome"] == "induced" for row in sites) and not confirmed,
+        "unconfirmed": any(row["not_confirmed"] for row in sites) and not confirmed,
         "sites": sites,
         "wall_s": perf_counter() - start,
     }
@@ -123,7 +124,7 @@ def by_screening(made: ScarredSlab, measured: Measured, *, at_limit: bool) -> di
             "cycle_length_ms": circuit.cycle_length_ms,
             "refractory_ms": circuit.refractory_ms,
         }
-        for circuit in screen_circuits(problem, mesh, made.sites, refractory)
+        for circuit in screen_circuits(problem, mesh, made.sites, refractory, min_area=MOUTH)
     ]
     return {
         "inducible": bool(circuits),
@@ -132,10 +133,11 @@ def by_screening(made: ScarredSlab, measured: Measured, *, at_limit: bool) -> di
     }
 
 
-def by_eikonal(made: ScarredSlab, measured: Measured, tables) -> dict[str, Any]:
+def by_eikonal(made: ScarredSlab, measured: Measured) -> dict[str, Any]:
     """All sites, with the circuit of each that is induced."""
     start = perf_counter()
     problem = _problem(made, measured, at_limit=False)
+    tables = CoupledTables(measured.tables, COUPLING)
     sites = []
     for site in made.sites:
         found = induce(problem, tables, site, PROTOCOL)
@@ -161,7 +163,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "n_monomorphic": sum(_morphology(row) == "monomorphic" for row in rows),
         "n_anatomical": sum(_true_exit(row) is not None for row in rows),
     }
-    for method in ("screening", "screening_at_limit", "eikonal", "eikonal_wake"):
+    for method in ("screening", "screening_at_limit", "eikonal"):
         said = np.array([row[method]["inducible"] for row in rows])
         exits = [_exit_distance(row, method) for row in rows]
         exits = [x for x in exits if x is not None]
@@ -203,7 +205,7 @@ def _exit_distance(row, method: str) -> float | None:
     exit_mm, true_site = _true_exit(row), _confirmed(row)
     if exit_mm is None or true_site is None:
         return None
-    if method.startswith("eikonal"):
+    if method == "eikonal":
         known = [site for site in row[method]["sites"] if site.get("exit_mm") is not None]
         own = [site for site in known if site["site"] == true_site["site"]]
         places = [site["exit_mm"] for site in own or known]

@@ -6,12 +6,12 @@ import numpy as np
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel, limit_cycle
-from twinheart.cell.mitchell_schaeffer import MitchellSchaeffer
+from twinheart.cell.bueno_orovio import BuenoOrovio
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.planning import PacingSite, Protocol, Stage, prepare_pacing
-from twinheart.planning.monodomain_trains import Stimulator, train_of
+from twinheart.planning.induction.monodomain_trains import Stimulator, train_of
 from twinheart.tissue import (
     NonConducting,
     Velocities,
@@ -21,23 +21,24 @@ from twinheart.tissue import (
 )
 from twinheart.tissue.conductivity import Conduction
 
-SIZE, EDGE, DT = (46.0, 40.0, 0.5), 0.5, 0.1  # mm, ms
+SIZE, EDGE, DT = (54.0, 50.0, 0.5), 0.5, 0.1  # mm, ms
 CYCLE = 350.0  # ms, of S1 and of the limit cycle
-CELLS: dict[int, AbstractCellModel] = {
-    0: MitchellSchaeffer(tau_open=80.0, tau_close=70.0),
-    BORDER: MitchellSchaeffer(tau_open=80.0, tau_close=85.0),  # a longer action potential
-    CORE: MitchellSchaeffer(tau_open=80.0, tau_close=70.0),
-}
-SPEED = {0: 0.5, BORDER: 0.2}  # m/s
+# Endocardial cells with a shorter action potential: circuits fit into a small slab. That of the
+# border zone is longer, and it is coupled less.
+_HEALTHY, _BORDER = BuenoOrovio("endo", tau_so1=23.0), BuenoOrovio("endo", tau_so1=26.0)
+CELLS: dict[int, AbstractCellModel] = {0: _HEALTHY, BORDER: _BORDER, CORE: _HEALTHY}
+SPEED = {0: 0.6, BORDER: 0.25}  # m/s
+COUPLING = 5.1  # ms: electrotonic time on a cable of both, of this spacing
 CONDUCTION: dict[int, Conduction] = {
     0: Velocities(SPEED[0], SPEED[0]),
     BORDER: Velocities(SPEED[BORDER], SPEED[BORDER]),
     CORE: NonConducting(),
 }
-PROTOCOL = Protocol("S1 x 2, S2, S3", 2, CYCLE, (Stage(230.0, 10.0, 90.0),) * 2)
+PROTOCOL = Protocol("S1 x 2, S2, S3", 2, CYCLE, (Stage(260.0, 10.0, 110.0),) * 2)
 MARGIN = 3.0  # mm of the sites from the border of the slab
 RADIUS = 2.0  # mm, of the ball that a stimulus excites
-LENGTH, BIN = 50.0, 3.0  # mm of the strand, ms of its intervals taken together
+LEAD, LENGTH, WIDTH = 15.0, 40.0, 3.0  # mm of a sheet and of a channel that begins there
+BIN = 3.0  # ms of its intervals taken together
 
 
 class ScarredSlab(NamedTuple):
@@ -54,7 +55,7 @@ def scarred_slab(number: int, seed: int) -> ScarredSlab:
     mesh = slab(SIZE, EDGE)
     middle = np.array(SIZE) / 2
     x, y, _ = (mesh.points[mesh.tets].mean(axis=1) - middle).T
-    half = (rng.uniform(7.0, 17.0), rng.uniform(7.0, 14.0))
+    half = rng.uniform(9.0, 16.0, 2).tolist()
     rim = rng.choice([0.0, rng.uniform(1.0, 2.0)])
     phases, depth = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.0, 0.12)
     turn = np.arctan2(y / half[1], x / half[0])
@@ -63,7 +64,7 @@ def scarred_slab(number: int, seed: int) -> ScarredSlab:
     scar = np.where(radius < 1, CORE, 0)
     scar[(radius >= 1) & (radius < 1 + rim / min(half))] = BORDER
     made = {"half_mm": half, "rim_mm": float(rim), "channels": []}
-    for _ in range(rng.choice(3, p=[0.1, 0.55, 0.35])):
+    for _ in range(rng.choice(3, p=[0.15, 0.75, 0.1])):
         made["channels"].append(_dig(rng, scar, radius, x, y, half))
     mesh = TetMesh(mesh.points, mesh.tets, {}, {"scar": scar.astype(np.int32)})
     return ScarredSlab(Heart(mesh, regions=scar), _sites(rng), made)
@@ -75,10 +76,12 @@ def _dig(rng, scar, radius, x, y, half) -> dict[str, Any]:
     width = rng.uniform(2.0, 4.5)
     offset = rng.uniform(-0.35, 0.35) * min(half)
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    bend = rng.uniform(-0.02, 0.02)
-    across = across - offset - bend * along**2
-    inside = (np.abs(across) < width / 2) & (radius < 1)
-    closed = bool(rng.random() < 0.25)
+    swing, wave = rng.uniform(0.0, 0.9) * min(half), rng.uniform(16.0, 22.0)
+    at = 2 * np.pi * (along / wave + rng.random())
+    across = across - offset - swing * np.sin(at)
+    slope = 2 * np.pi * swing / wave * np.cos(at)
+    inside = (np.abs(across) < width / 2 * np.hypot(1.0, slope)) & (radius < 1)
+    closed = bool(rng.random() < 0.3)
     if closed:
         where, thick = rng.uniform(-0.7, 0.7) * min(half), rng.uniform(2.0, 4.0)
         inside &= np.abs(along - where) > thick / 2
@@ -87,7 +90,8 @@ def _dig(rng, scar, radius, x, y, half) -> dict[str, Any]:
         "angle_deg": float(np.degrees(angle)),
         "width_mm": float(width),
         "offset_mm": float(offset),
-        "bend_per_mm": float(bend),
+        "swing_mm": float(swing),
+        "wave_mm": float(wave),
         "closed": closed,
     }
 
@@ -109,46 +113,52 @@ def _sites(rng) -> tuple[PacingSite, ...]:
 
 
 class Measured(NamedTuple):
-    """What cables of the slabs' own spacing and step tell of healthy tissue and border zone.
-
-    `tables` hold what is seen half-way along a cable, where a premature wave has fallen back behind
-    the one before; `wake` what is seen everywhere, also where it still follows closely.
-    """
+    """What strands of the slabs' own spacing and step tell of healthy tissue and border zone."""
 
     tables: dict[int, WaveTable]
-    wake: dict[int, WaveTable]
     velocities: dict[int, float]
 
 
-def measure_cables() -> Measured:
-    """Restitution of both tissues, from the limit cycle of their cells."""
-    tables, wake, velocities = {}, {}, {}
+def measure_strands() -> Measured:
+    """Restitution of both tissues for waves that come out of healthy tissue.
+
+    Healthy tissue drives tissue that is coupled less: it lets a wave in earlier than a cable of it
+    conducts one.
+    """
+    tables, velocities = {}, {}
     for tag, speed in SPEED.items():
         cell = limit_cycle(CELLS[tag], CYCLE).model
-        intervals = [*range(340, 240, -20), *range(240, 60, -5)]
-        found = cv_restitution(cell, CYCLE, s2=intervals, n_s1=2, edge=EDGE, velocity=speed, dt=DT)
-        tables[tag], velocities[tag] = wave_table(found), found.cv_regular
-        wake[tag] = wake_table(tag, tables[tag], velocities[tag])
-    tables[CORE], wake[CORE] = tables[0], wake[0]
-    return Measured(tables, wake, velocities)
+        found = cv_restitution(
+            cell, CYCLE, s2=[*range(340, 250, -10), *range(250, 110, -5)], n_s1=2, edge=EDGE,
+            velocity=speed, dt=DT,
+        )  # fmt: skip
+        velocities[tag] = found.cv_regular
+        tables[tag] = _early_waves(tag, wave_table(found), velocities[tag])
+    tables[CORE] = tables[0]
+    return Measured(tables, velocities)
 
 
-def wake_table(tag: int, settled: WaveTable, velocity: float) -> WaveTable:
+def _early_waves(tag: int, settled: WaveTable, velocity: float) -> WaveTable:
     """Local velocity after the local interval, along a strand that is paced ever earlier.
 
-    Shorter intervals than those of the settled table are added to it; their durations follow those
-    of the table on a straight line.
+    The strand is a channel that opens out of a sheet of healthy tissue. Of the table of a cable,
+    intervals longer than those seen on the strand are kept, with their durations; shorter ones are
+    followed by the shortest of these.
     """
-    strand = slab((LENGTH, EDGE, EDGE), EDGE)
-    speed = Velocities(SPEED[tag], SPEED[tag])
-    tissue = prepare_pacing(Heart(strand), CELLS[tag], speed, cycle=CYCLE, dt=DT)
-    stimulator = Stimulator(tissue, PacingSite("end", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), RADIUS)
-    line = np.flatnonzero((strand.points[:, 1] == 0) & (strand.points[:, 2] == 0))
+    strand = slab((LEAD + LENGTH, LEAD, EDGE), EDGE)
+    along, across, _ = strand.points[strand.tets].mean(axis=1).T
+    tags = np.where(along < LEAD, 0, np.where(np.abs(across - LEAD / 2) < WIDTH / 2, tag, CORE))
+    heart = Heart(strand, regions=tags.astype(np.int32))
+    tissue = prepare_pacing(heart, _of(CELLS, tags), _of(CONDUCTION, tags), cycle=CYCLE, dt=DT)
+    place = (0.0, LEAD / 2, 0.0)
+    stimulator = Stimulator(tissue, PacingSite("end", place, place), RADIUS)
+    line = np.flatnonzero((strand.points[:, 1] == LEAD / 2) & (strand.points[:, 2] == 0))
     line = line[np.argsort(strand.points[line, 0])]
     x = strand.points[line, 0]
-    used = (x > RADIUS) & (x <= LENGTH - 4.0)
+    begin = LEAD + EDGE if tag else RADIUS
+    used = (x > begin) & (x <= LEAD + LENGTH - 4.0)
     before = stimulator.run(stimulator.start(), CYCLE).end
-    times = [CYCLE + k for k in range(240, 80, -5)]
+    times = [CYCLE + k for k in range(250, 110, -5)]
     ahead = stimulator.run(before, times[0], keep=times)
     first = train_of(ahead.node, ahead.time, strand.n_nodes).lat[line, 0]
     repolarised = first + settled.apd[-1]
@@ -160,17 +170,19 @@ def wake_table(tag: int, settled: WaveTable, velocity: float) -> WaveTable:
         lat = np.where(later, lat, np.inf).min(axis=1)
         if not np.isfinite(lat[used]).all():
             break
-        share = 1.0 / np.gradient(lat[used], x[used]) / velocity
+        share = 1.0 / np.gradient(lat, x)[used] / velocity
         found.append(np.stack([(lat - repolarised)[used], share]))
     di, share = np.concatenate(found, axis=1)
-    early = (di < settled.di[0]) & (share > 0)
-    bins = np.floor(di[early] / BIN)
-    rows = [(BIN * (k + 0.5), float(np.median(share[early][bins == k]))) for k in np.unique(bins)]
-    rows = [row for row in rows if row[0] < settled.di[0]]
-    slope = np.gradient(settled.apd, settled.di)[:4].mean() if len(settled.di) > 4 else 0.0
-    apd = [float(settled.apd[0] + slope * (row[0] - settled.di[0])) for row in rows]
+    bins = np.floor(di / BIN)
+    rows = [(BIN * (k + 0.5), float(np.median(share[bins == k]))) for k in np.unique(bins)]
+    rows = [row for row in rows if row[0] < settled.di[0] and row[1] > 0]
     return WaveTable(
         [*(row[0] for row in rows), *settled.di],
         [*(row[1] for row in rows), *settled.speed],
-        [*apd, *settled.apd],
+        [*(settled.apd[0] for _ in rows), *settled.apd],
     )
+
+
+def _of(known: dict[int, Any], tags) -> dict[int, Any]:
+    """What is known of the tags that there are."""
+    return {tag: known[tag] for tag in sorted({int(tag) for tag in tags})}

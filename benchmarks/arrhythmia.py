@@ -6,8 +6,8 @@
 
 Agreement: slabs with seeded scar are paced from four sides (S1 x 2, S2, S3, one second of
 observation) by monodomain; what is induced there, at half the step and from disturbed voltages too,
-is the truth for screening and for the re-excitable eikonal, both with what cables of the slabs' own
-spacing and step tell of their cells. Each slab is a line of a file; those it holds are not run
+is the truth for screening and for the re-excitable eikonal. Both know of the cells what strands of
+the slabs' own spacing and step tell. Each slab is a line of a file; those it holds are not run
 again.
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from _agreement import slab_row, summary
 from _processes import machine, note, write_json
-from _scarred_slabs import CYCLE, DT, EDGE, PROTOCOL, SIZE, SPEED, measure_cables
+from _scarred_slabs import CELLS, COUPLING, CYCLE, DT, EDGE, PROTOCOL, SIZE, SPEED, measure_strands
 from niederer import device_folder
 
 from twinheart.anatomy import Heart, add_coordinates
@@ -65,13 +65,13 @@ def agreement(slabs: int, seed: int, workers: int, file: Path) -> dict[str, Any]
     """The study of scarred slabs."""
     settings = {
         "size_mm": SIZE, "edge_mm": EDGE, "dt_ms": DT, "cycle_ms": CYCLE, "speed_m_s": SPEED,
-        "protocol": repr(PROTOCOL), "seed": seed,
+        "protocol": repr(PROTOCOL), "cells": repr(CELLS), "coupling_ms": COUPLING, "seed": seed,
     }  # fmt: skip
     rows = _stored(file, settings)
     missing = [k for k in range(slabs) if k not in rows]
     if missing:
-        note("restitution on cables")
-        measured = measure_cables()
+        note("restitution on strands")
+        measured = measure_strands()
         for row in map(plain, _computed(missing, seed, measured, workers)):
             rows[row["slab"]] = row
             with file.open("a") as out:
@@ -99,7 +99,7 @@ def _line(row, done: int, slabs: int) -> str:
     return f"slab {row['slab']} ({done} of {slabs}): {text}; {seconds:.0f} s"
 
 
-METHODS = ("monodomain", "screening", "screening_at_limit", "eikonal", "eikonal_wake")
+METHODS = ("monodomain", "screening", "screening_at_limit", "eikonal")
 
 
 def _stored(file: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:

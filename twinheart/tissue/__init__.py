@@ -17,6 +17,7 @@ from twinheart.tissue.conductivity import (
     Velocities,
     region_tensor,
 )
+from twinheart.tissue.coupled_waves import CoupledTables
 from twinheart.tissue.eikonal import (
     Eikonal,
     Sites,
@@ -24,7 +25,7 @@ from twinheart.tissue.eikonal import (
     build_eikonal,
     build_surface_eikonal,
 )
-from twinheart.tissue.eikonal_trains import Train, WaveTable, eikonal_train, wave_table
+from twinheart.tissue.eikonal_trains import Train, eikonal_train
 from twinheart.tissue.memory import CheckpointPlan, checkpoint_plan
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state, solve
 from twinheart.tissue.purkinje import ConductionSystem, fast_endocardium
@@ -38,6 +39,7 @@ from twinheart.tissue.restitution import (
 from twinheart.tissue.run import Run, run
 from twinheart.tissue.scheme import CrankNicolson, Explicit, Scheme
 from twinheart.tissue.stimulus import Stimulus, pace
+from twinheart.tissue.wave_table import WaveTable, wave_table
 
 __all__ = [
     "NAMED_SETS",
@@ -51,6 +53,7 @@ __all__ = [
     "ConductionSystem",
     "ConductionWarning",
     "Conductivities",
+    "CoupledTables",
     "CrankNicolson",
     "Eikonal",
     "Explicit",

@@ -20,96 +20,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from twinheart.errors import ModelError
+from twinheart.tissue.coupled_waves import CoupledTables, WaveTables, mixtures
 from twinheart.tissue.eikonal import Eikonal, Sites, metric, refuse_outside
-from twinheart.tissue.restitution import CableRestitution
 from twinheart.types import Array
 
 _MOST_BEATS = 1000  # activations a node, on average, after which a run is stopped ...
 _MOST_EVENTS = 100_000_000  # ... or in all, where memory would end
-
-
-class WaveTable(eqx.Module):
-    """What a wave does after a diastolic interval.
-
-    Parameters
-    ----------
-    di : (interval,) array
-        Diastolic intervals [ms], ascending; the first is the shortest that conducts.
-    speed : (interval,) array
-        Conduction velocity as a share of that at rest.
-    apd : (interval,) array
-        Duration [ms].
-
-    Raises
-    ------
-    ModelError
-        If the intervals do not ascend, or a speed or duration is not positive and finite.
-
-    Examples
-    --------
-    >>> from twinheart.tissue import WaveTable
-    >>> float(WaveTable([20.0, 300.0], [0.6, 1.0], [150.0, 250.0]).refractory)
-    170.0
-    """
-
-    di: Float[np.ndarray, "interval"]
-    speed: Float[np.ndarray, "interval"]
-    apd: Float[np.ndarray, "interval"]
-
-    def __init__(self, di, speed, apd):
-        self.di, self.speed, self.apd = (
-            np.atleast_1d(np.asarray(x, dtype=float)) for x in (di, speed, apd)
-        )
-        rows = np.stack([self.di, self.speed, self.apd]) if len(self.di) else np.zeros((3, 0))
-        if not rows.size or not np.isfinite(rows).all() or not (rows[1:] > 0).all():
-            raise ModelError(
-                "a wave table needs finite diastolic intervals and positive speeds and durations; "
-                f"got {len(self.di)} rows, {int((~np.isfinite(rows)).any(axis=0).sum())} of them "
-                "with missing numbers: leave out intervals that block."
-            )
-        if not (np.diff(self.di) > 0).all():
-            raise ModelError(f"diastolic intervals {self.di.tolist()} ms do not ascend: sort them.")
-
-    @property
-    def refractory(self) -> float:
-        """Shortest cycle [ms] after the shortest interval: its duration and interval."""
-        return float(self.apd[0] + self.di[0])
-
-
-def wave_table(found: CableRestitution) -> WaveTable:
-    """Table for trains of waves from restitution measured on a cable.
-
-    Parameters
-    ----------
-    found : CableRestitution
-        From `twinheart.tissue.cv_restitution` (premature beats) or
-        `twinheart.tissue.dynamic_cv_restitution` (regular ones).
-
-    Returns
-    -------
-    WaveTable
-        Rows of the intervals that conduct.
-
-    Raises
-    ------
-    ModelError
-        If none does.
-
-    Examples
-    --------
-    >>> from twinheart.cell import get_model
-    >>> from twinheart.tissue import cv_restitution, wave_table
-    >>> found = cv_restitution(
-    ...     get_model("mitchell-schaeffer"), 600.0, s2=[550, 350], n_s1=1, diffusivity=0.1, dt=0.05
-    ... )
-    >>> len(wave_table(found).di)
-    2
-    """
-    kept = ~found.blocked & np.isfinite(found.cv) & np.isfinite(found.apd) & np.isfinite(found.di)
-    if not kept.any():
-        raise ModelError("all intervals of the restitution are blocked: measure longer ones.")
-    di, first = np.unique(found.di[kept], return_index=True)
-    return WaveTable(di, found.cv[kept][first] / found.cv_regular, found.apd[kept][first])
 
 
 class Train(eqx.Module):
@@ -176,7 +92,7 @@ class Moment(NamedTuple):
 def eikonal_train(
     problem: Eikonal,
     pulses: Sites | Sequence[Sites],
-    tables: WaveTable | dict[int, WaveTable],
+    tables: WaveTables,
     *,
     t_end: float,
     repolarised: Float[Array, "node"] | None = None,
@@ -189,7 +105,7 @@ def eikonal_train(
         Geometry and velocities at rest.
     pulses : Sites or sequence of Sites
         Stimuli; their onsets say when [ms]. One that meets refractory tissue does nothing.
-    tables : WaveTable or dict of int to WaveTable
+    tables : WaveTable, dict of int to WaveTable or CoupledTables
         Restitution, or one for each region tag; a node takes the region of most elements around
         it, the nodes of a Purkinje tree the first.
     t_end : float
@@ -229,7 +145,7 @@ class Trains:
     ----------
     problem : Eikonal
         Geometry and velocities at rest.
-    tables : WaveTable or dict of int to WaveTable
+    tables : WaveTable, dict of int to WaveTable or CoupledTables
         Restitution, see `eikonal_train`.
 
     Raises
@@ -251,7 +167,7 @@ class Trains:
     (1, 2)
     """
 
-    def __init__(self, problem: Eikonal, tables: WaveTable | dict[int, WaveTable]):
+    def __init__(self, problem: Eikonal, tables: WaveTables):
         self.problem = problem
         self._slow = np.asarray(problem.velocity, dtype=float) ** -2.0
         rows, self.table_of = _tables(problem, tables)
@@ -395,15 +311,17 @@ def _tables(problem: Eikonal, tables) -> tuple[np.ndarray, np.ndarray]:
     """Tables padded to one length, and the one of every node."""
     of = np.zeros(problem.n_nodes, dtype=np.int64)
     chosen = [tables]
-    if isinstance(tables, dict):
-        missing = sorted(set(problem.tags) - set(tables))
+    known = tables.tables if isinstance(tables, CoupledTables) else tables
+    if isinstance(known, dict):
+        missing = sorted(set(problem.tags) - set(known))
         if missing or not problem.tags:
             raise ModelError(
                 f"regions {missing or 'of the elements'} have no wave table; given are "
-                f"{sorted(tables)}: add one for each region tag that conducts."
+                f"{sorted(known)}: add one for each region tag that conducts."
             )
-        chosen = [tables[tag] for tag in problem.tags]
-        of = table_of_nodes(problem)
+        chosen, of = [known[tag] for tag in problem.tags], table_of_nodes(problem)
+    if isinstance(tables, CoupledTables) and len(problem.tags) > 1 and tables.time > 0:
+        chosen, of = mixtures(problem, tables)
     length = max(len(t.di) for t in chosen)
     rows = [
         np.pad(np.stack([t.di, t.speed, t.apd], axis=1), ((0, length - len(t.di)), (0, 0)), "edge")

@@ -9,8 +9,8 @@ from twinheart.cell.paced_cache import cache_folder, content_hash, load_result, 
 from twinheart.cell.pacing import initial_values
 from twinheart.errors import ModelError
 from twinheart.tissue.cable import scalar_parameters
-from twinheart.tissue.eikonal_trains import WaveTable, wave_table
 from twinheart.tissue.restitution import CableRestitution, cv_restitution
+from twinheart.tissue.wave_table import WaveTable, wave_table
 
 # Share of a velocity at rest does not depend on it, so one cable serves all tissues [mm2/ms].
 _DIFFUSIVITY = 0.1

@@ -158,7 +158,7 @@ def _passages(tets, lat, longest) -> tuple[np.ndarray, np.ndarray]:
         rows = slice(start, start + _AT_ONCE)
         at = lat[tets[rows]]
         partner = np.stack([_mutual(at[:, 0], at[:, j], longest[rows]) for j in (1, 2, 3)], axis=1)
-        whole = (partner >= 0).all(axis=1)
+        whole = np.logical_and.reduce(partner >= 0, axis=1)
         place = np.maximum(partner, 0)
         others = np.take_along_axis(at[:, 1:], place, axis=2)
         fronts = np.concatenate([at[:, :1], others], axis=1)

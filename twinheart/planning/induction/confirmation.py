@@ -53,6 +53,7 @@ def induce_monodomain(
     protocol: Protocol,
     *,
     radius: float = 2.0,
+    holds: Callable[[tuple[float, ...]], bool] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> SiteResult:
     """Pace one site by a protocol, by the monodomain equation.
@@ -67,6 +68,9 @@ def induce_monodomain(
         Stimuli and criterion. Times are rounded to the blocks of the time loop (0.5 ms).
     radius : float
         Of the ball that a stimulus excites [mm].
+    holds : callable, optional
+        Asked of the stimuli of each train that induces, as by `confirm`: one of which it says no
+        does not count, and the protocol goes on.
     progress : callable, optional
         Given a line for each train that was run.
 
@@ -100,7 +104,7 @@ def induce_monodomain(
     'not induced'
     """
     start = perf_counter()
-    pacing = _Pacing(tissue, site, protocol, radius, progress)
+    pacing = _Pacing(tissue, site, protocol, radius, holds, progress)
     base = pacing.regular()
     beats = int(pacing.counts(base.node)[pacing.beyond].max(initial=0))
     if not beats:
@@ -170,7 +174,9 @@ def _go_through(pacing: "_Pacing", stage: Stage, base: _Run) -> tuple[StageResul
 class _Pacing:
     """Trains of stimuli at one site."""
 
-    def __init__(self, tissue: PacedTissue, site, protocol: Protocol, radius: float, progress):
+    def __init__(
+        self, tissue: PacedTissue, site, protocol: Protocol, radius: float, holds, progress
+    ):
         self.tissue, self.site, self.protocol = tissue, site, protocol
         self.stimulator = Stimulator(tissue, site, radius)
         self.beyond = tissue.conducts & (self.stimulator.away > radius + REACH)
@@ -179,7 +185,7 @@ class _Pacing:
                 f"no tissue lies farther than {radius + REACH:g} mm from {site.name}: a stimulus "
                 "there cannot be seen to be captured; make its radius smaller."
             )
-        self.say = progress or (lambda _: None)
+        self.holds, self.say = holds or (lambda _: True), progress or (lambda _: None)
         self.runs, self.lasted = 0, 0.0
 
     def rounded(self, time: float) -> float:
@@ -238,6 +244,8 @@ class _Pacing:
         verdict = reentry(train_of(node, time, len(self.beyond)), stimuli[-1], self.protocol)
         self.runs += 1
         self.lasted = max(self.lasted, verdict.lasted)
+        if verdict.sustained and not self.holds(stimuli):
+            verdict = verdict._replace(sustained=False)
         since = stimuli[-count]
         own = self.counts(node[time >= since])[self.beyond]
         captured = bool(own.any())

@@ -15,14 +15,15 @@ from twinheart.errors import InputError, OutputError
 from twinheart.planning.induction.one_site import SiteResult, StageResult, induce
 from twinheart.planning.induction.protocols import Protocol
 from twinheart.planning.pacing_sites import PacingSite
-from twinheart.tissue import Eikonal, WaveTable
+from twinheart.tissue import Eikonal
+from twinheart.tissue.coupled_waves import WaveTables
 
 _STUDY = "study"
 
 
 def induce_sites(
     problem: Eikonal,
-    tables: WaveTable | dict[int, WaveTable],
+    tables: WaveTables,
     sites: Sequence[PacingSite],
     protocol: Protocol,
     *,

@@ -28,7 +28,8 @@ from jaxtyping import Bool, Int
 from twinheart.errors import InputError, SolverError
 from twinheart.planning.induction.protocols import Earliest, Protocol, Stage
 from twinheart.planning.pacing_sites import PacingSite
-from twinheart.tissue import Eikonal, Sites, Train, WaveTable, eikonal_train
+from twinheart.tissue import Eikonal, Sites, Train, eikonal_train
+from twinheart.tissue.coupled_waves import WaveTables
 from twinheart.tissue.eikonal_trains import Moment, Trains
 
 # A run goes on so long after the observation [ms]: in it something must fire.
@@ -171,7 +172,7 @@ class SiteResult:
 
 def induce(
     problem: Eikonal,
-    tables: WaveTable | dict[int, WaveTable],
+    tables: WaveTables,
     site: PacingSite,
     protocol: Protocol,
     *,
@@ -183,7 +184,7 @@ def induce(
     ----------
     problem : Eikonal
         Geometry and velocities at rest.
-    tables : WaveTable or dict of int to WaveTable
+    tables : WaveTable, dict of int to WaveTable or CoupledTables
         Restitution, see `twinheart.tissue.eikonal_train`.
     site : PacingSite
         From `place_sites` or `aha_sites`.
@@ -238,7 +239,7 @@ def induce(
 
 def activation_train(
     problem: Eikonal,
-    tables: WaveTable | dict[int, WaveTable],
+    tables: WaveTables,
     result: SiteResult,
     protocol: Protocol,
     *,

@@ -1,0 +1,212 @@
+r"""Restitution where regions meet: neighbours lend each other their recovery.
+
+A wave table tells what a wave does deep in a region. Current flows between cells that repolarise
+at different times, so recovery does not jump at a border: from either side it approaches the
+other's over the way that voltage diffuses meanwhile. The share that each region has in a node is
+that of the region itself, smoothed as voltage is,
+
+.. math:: w_r - t_e^2\, \nabla \cdot (V^2 \nabla w_r) = \chi_r, \qquad \sum_r w_r = 1,
+
+with velocities V along the axes of the fibres and the *electrotonic time* t_e: the way is
+:math:`\lambda = c\, t_e`, as velocity and space constant both go with the root of the
+conductivity. A wave thus enters a border zone earlier than its own table allows, and falls back as
+it goes deeper. On cables whose halves have different cells, t_e was 3 to 4 ms for Bueno-Orovio
+cells and 7 ms for TT06, and durations came within 5 and 10 % of the step (14 and 22 % without).
+"""
+
+from collections.abc import Mapping
+
+import equinox as eqx
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from scipy.sparse.linalg import cg
+
+from twinheart.errors import ModelError, SolverError
+from twinheart.tissue.eikonal import Eikonal, metric
+from twinheart.tissue.eikonal_elements import TET_PAIRS, TRIANGLE_PAIRS
+from twinheart.tissue.wave_table import WaveTable
+
+ELECTROTONIC_TIME = 4.0  # ms, see above; longer for cells that repolarise slowly
+_STEPS = 8  # shares are rounded to eighths: tables are made once for each mixture
+_APART = 1.0  # ms between the rows of a mixture, at least
+
+
+class CoupledTables(eqx.Module):
+    """Wave tables of regions, mixed where these meet; taken wherever tables are.
+
+    Parameters
+    ----------
+    tables : dict of int to WaveTable
+        One for each region tag.
+    time : float
+        Electrotonic time [ms].
+
+    Raises
+    ------
+    ModelError
+        If the time is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.anatomy import Heart
+    >>> from twinheart.mesh.generate import slab
+    >>> from twinheart.tissue import Sites, Velocities, WaveTable, build_eikonal, eikonal_train
+    >>> from twinheart.tissue.coupled_waves import CoupledTables
+    >>> mesh = slab((20.0, 2.0, 2.0), 1.0)
+    >>> tags = (mesh.points[mesh.tets].mean(axis=1)[:, 0] > 10.0).astype(np.int32)
+    >>> problem = build_eikonal(Heart(mesh, regions=tags), {0: Velocities(), 1: Velocities()})
+    >>> late = WaveTable([20.0], [1.0], [240.0])
+    >>> tables = CoupledTables({0: WaveTable([20.0], [1.0], [200.0]), 1: late})
+    >>> apd = eikonal_train(problem, Sites([[0.0, 1, 1]]), tables, t_end=100.0).apd[:, 0]
+    >>> float(apd.min()), float(apd.max()), len(np.unique(apd)) > 2
+    (200.0, 240.0, True)
+    """
+
+    tables: dict[int, WaveTable]
+    time: float
+
+    def __init__(self, tables: Mapping[int, WaveTable], time: float = ELECTROTONIC_TIME):
+        if not time >= 0:
+            raise ModelError(f"the electrotonic time is {time:g} ms, expected none or more.")
+        self.tables, self.time = dict(tables), float(time)
+
+
+# What `eikonal_train` and all that calls it take as restitution.
+WaveTables = WaveTable | dict[int, WaveTable] | CoupledTables
+
+
+def region_shares(problem: Eikonal, time: float) -> Float[np.ndarray, "node region"]:
+    """Share of each region in the recovery of each node.
+
+    Parameters
+    ----------
+    problem : Eikonal
+        With a region tag in every row of its velocities.
+    time : float
+        Electrotonic time [ms].
+
+    Returns
+    -------
+    (node, region) array
+        Regions as in `tags`; rows sum to one. Nodes of a tree, and those at which nothing conducts,
+        have the first.
+
+    Raises
+    ------
+    SolverError
+        If the linear solver does not converge.
+    """
+    kind, pairs = (0, TET_PAIRS) if len(problem.elements.tets) else (1, TRIANGLE_PAIRS)
+    cells, row = np.asarray(problem.elements.cells), np.asarray(problem.rows[kind])
+    corners, n = cells.shape[1], problem.n_nodes
+    size = _sizes(np.asarray(problem.points, float)[cells])
+    slow = np.asarray(problem.velocity, float) ** -2.0
+    squares = tuple(np.asarray(g, float) for g in problem.squares[kind])
+    products = _dirichlet(np.asarray(metric(squares, row, slow)), pairs, corners)
+    blocks = size[:, None, None] * products
+    first = np.broadcast_to(cells[:, :, None], blocks.shape).ravel()
+    second = np.broadcast_to(cells[:, None, :], blocks.shape).ravel()
+    stiff = sp.coo_array((blocks.ravel(), (first, second)), shape=(n, n)).tocsr()
+    part = np.repeat(size / corners, corners)
+    loads = np.stack(
+        [
+            np.bincount(cells.ravel(), part * np.repeat(row == k, corners), n)
+            for k in range(len(problem.tags))
+        ],
+        axis=1,
+    )
+    mass = loads.sum(axis=1)
+    lonely = mass == 0
+    loads[lonely, 0] = mass[lonely] = 1.0
+    matrix = (sp.diags_array(mass) + time**2 * stiff).tocsr()
+    scale = sp.diags_array(1.0 / matrix.diagonal())
+    shares = np.zeros_like(loads)
+    for k in range(1, loads.shape[1]):
+        found, failed = cg(matrix, loads[:, k], x0=loads[:, k] / mass, rtol=1e-6, M=scale)
+        if failed:
+            raise SolverError(f"the shares of region {problem.tags[k]} did not converge.")
+        shares[:, k] = np.clip(found, 0.0, 1.0)
+    shares[:, 0] = 1.0 - np.minimum(shares.sum(axis=1), 1.0)
+    shares[problem.n_mesh :] = np.eye(loads.shape[1])[0]
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def mixtures(problem: Eikonal, coupled: CoupledTables) -> tuple[list[WaveTable], np.ndarray]:
+    """Tables of all mixtures that occur, and the one of every node.
+
+    Parameters
+    ----------
+    problem : Eikonal
+        Regions and velocities.
+    coupled : CoupledTables
+        Of these regions.
+
+    Returns
+    -------
+    tables : list of WaveTable
+        Mixtures.
+    of : (node,) int array
+        Place in that list.
+    """
+    rounded = np.round(region_shares(problem, coupled.time) * _STEPS)
+    kinds, of = np.unique(rounded, axis=0, return_inverse=True)
+    chosen = [coupled.tables[tag] for tag in problem.tags]
+    return [mixture(chosen, kind / kind.sum()) for kind in kinds], of.ravel()
+
+
+def mixture(tables: list[WaveTable], shares: Float[np.ndarray, "table"]) -> WaveTable:
+    """A table between others: least intervals, and what follows after equal surplus, are mixed.
+
+    Parameters
+    ----------
+    tables : list of WaveTable
+        Of regions.
+    shares : (table,) array
+        Sum to one.
+
+    Returns
+    -------
+    WaveTable
+        The one of them that has all of the share, or a new one.
+    """
+    if shares.max() == 1.0:
+        return tables[int(shares.argmax())]
+    own = [(table, share) for table, share in zip(tables, shares, strict=True) if share > 0]
+    surplus = np.unique(np.concatenate([table.di - table.di[0] for table, _ in own]))
+    kept = [0]
+    for k in range(1, len(surplus)):
+        if surplus[k] - surplus[kept[-1]] >= _APART:
+            kept.append(k)
+    surplus = surplus[kept]
+    rows = [
+        share * np.stack([np.interp(table.di[0] + surplus, table.di, x) for x in _rows(table)])
+        for table, share in own
+    ]
+    least = sum(share * table.di[0] for table, share in own)
+    speed, apd = np.sum(rows, axis=0)
+    return WaveTable(least + surplus, speed, apd)
+
+
+def _rows(table: WaveTable) -> tuple[np.ndarray, np.ndarray]:
+    return table.speed, table.apd
+
+
+def _sizes(corners: np.ndarray) -> np.ndarray:
+    """Volume of tetrahedra [mm3] or area of triangles [mm2]."""
+    sides = corners[:, 1:] - corners[:, :1]
+    gram = sides @ sides.transpose(0, 2, 1)
+    count = sides.shape[1]
+    return np.sqrt(np.maximum(np.linalg.det(gram), 0.0)) / (6.0 if count == 3 else 2.0)
+
+
+def _dirichlet(squared: np.ndarray, pairs, corners: int) -> np.ndarray:
+    """Products of the gradients of shape functions, in a metric that edges tell of [1/ms2]."""
+    full = np.zeros((len(squared), corners, corners))
+    for k, (i, j) in enumerate(pairs):
+        full[:, i, j] = full[:, j, i] = squared[:, k]
+    gram = (full[:, 1:, :1] + full[:, :1, 1:] - full[:, 1:, 1:]) / 2
+    inverse = np.linalg.inv(gram)
+    away = np.concatenate([-np.ones((corners - 1, 1)), np.eye(corners - 1)], axis=1)
+    return away.T @ inverse @ away
