@@ -16,7 +16,7 @@ from twinheart.planning.induction.one_site import SiteResult, StageResult, induc
 from twinheart.planning.induction.protocols import Protocol
 from twinheart.planning.pacing_sites import PacingSite
 from twinheart.tissue import Eikonal
-from twinheart.tissue.coupled_waves import WaveTables
+from twinheart.tissue.coupled_waves import CoupledTables, WaveTables
 
 _STUDY = "study"
 
@@ -126,8 +126,11 @@ def induce_sites(
 def _mark(problem: Eikonal, tables, protocol: Protocol, radius: float) -> str:
     """A mark that differs between studies whose results differ."""
     found = hashlib.sha256(repr((replace(protocol, sources=()), float(radius))).encode())
-    per_tag = tables if isinstance(tables, dict) else {0: tables}
-    arrays = [problem.points, problem.velocity, problem.delays, problem.junction]
+    coupled = isinstance(tables, CoupledTables)
+    known = tables.tables if coupled else tables
+    per_tag = known if isinstance(known, dict) else {0: known}
+    arrays = [tables.time] if coupled else []
+    arrays += [problem.points, problem.velocity, problem.delays, problem.junction]
     arrays += [*problem.cells, *problem.rows]
     arrays += [g for squares in problem.squares for g in squares]
     for tag in sorted(per_tag):
