@@ -1,5 +1,6 @@
 """Settings shared by all tests: threads, headless pictures, real data, GPU skips."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -16,6 +17,21 @@ if _WORKERS > 1:
         os.environ.setdefault(_name, _THREADS)
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("PYVISTA_OFF_SCREEN", "true")
+
+
+# Every compiled program takes some of the memory mappings that Linux gives to a process, 65,530.
+_MAPPINGS, _MANY = Path("/proc/self/maps"), 30_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs():
+    """Forget compiled programs after a module once they take many mappings."""
+    yield
+    if _MAPPINGS.exists() and _MAPPINGS.read_bytes().count(b"\n") > _MANY:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
