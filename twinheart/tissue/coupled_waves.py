@@ -23,8 +23,9 @@ from jaxtyping import Float
 from scipy.sparse.linalg import cg
 
 from twinheart.errors import ModelError, SolverError
+from twinheart.mesh.quality import triangle_areas, volumes
 from twinheart.tissue.eikonal import Eikonal, metric
-from twinheart.tissue.eikonal_elements import TET_PAIRS, TRIANGLE_PAIRS
+from twinheart.tissue.eikonal_elements import TET_PAIRS, TRIANGLE_PAIRS, edge_gram
 from twinheart.tissue.wave_table import WaveTable
 
 ELECTROTONIC_TIME = 4.0  # ms, see above; longer for cells that repolarise slowly
@@ -101,10 +102,11 @@ def region_shares(problem: Eikonal, time: float) -> Float[np.ndarray, "node regi
     kind, pairs = (0, TET_PAIRS) if len(problem.elements.tets) else (1, TRIANGLE_PAIRS)
     cells, row = np.asarray(problem.elements.cells), np.asarray(problem.rows[kind])
     corners, n = cells.shape[1], problem.n_nodes
-    size = _sizes(np.asarray(problem.points, float)[cells])
+    measure = volumes if corners == 4 else triangle_areas
+    size = np.abs(measure(np.asarray(problem.points, float), cells))
     slow = np.asarray(problem.velocity, float) ** -2.0
     squares = tuple(np.asarray(g, float) for g in problem.squares[kind])
-    products = _dirichlet(np.asarray(metric(squares, row, slow)), pairs, corners)
+    products = _dirichlet(edge_gram(np.asarray(metric(squares, row, slow)), pairs))
     blocks = size[:, None, None] * products
     first = np.broadcast_to(cells[:, :, None], blocks.shape).ravel()
     second = np.broadcast_to(cells[:, None, :], blocks.shape).ravel()
@@ -181,7 +183,7 @@ def mixture(tables: list[WaveTable], shares: Float[np.ndarray, "table"]) -> Wave
             kept.append(k)
     surplus = surplus[kept]
     rows = [
-        share * np.stack([np.interp(table.di[0] + surplus, table.di, x) for x in _rows(table)])
+        [share * np.interp(table.di[0] + surplus, table.di, x) for x in (table.speed, table.apd)]
         for table, share in own
     ]
     least = sum(share * table.di[0] for table, share in own)
@@ -189,24 +191,8 @@ def mixture(tables: list[WaveTable], shares: Float[np.ndarray, "table"]) -> Wave
     return WaveTable(least + surplus, speed, apd)
 
 
-def _rows(table: WaveTable) -> tuple[np.ndarray, np.ndarray]:
-    return table.speed, table.apd
-
-
-def _sizes(corners: np.ndarray) -> np.ndarray:
-    """Volume of tetrahedra [mm3] or area of triangles [mm2]."""
-    sides = corners[:, 1:] - corners[:, :1]
-    gram = sides @ sides.transpose(0, 2, 1)
-    count = sides.shape[1]
-    return np.sqrt(np.maximum(np.linalg.det(gram), 0.0)) / (6.0 if count == 3 else 2.0)
-
-
-def _dirichlet(squared: np.ndarray, pairs, corners: int) -> np.ndarray:
-    """Products of the gradients of shape functions, in a metric that edges tell of [1/ms2]."""
-    full = np.zeros((len(squared), corners, corners))
-    for k, (i, j) in enumerate(pairs):
-        full[:, i, j] = full[:, j, i] = squared[:, k]
-    gram = (full[:, 1:, :1] + full[:, :1, 1:] - full[:, 1:, 1:]) / 2
-    inverse = np.linalg.inv(gram)
-    away = np.concatenate([-np.ones((corners - 1, 1)), np.eye(corners - 1)], axis=1)
-    return away.T @ inverse @ away
+def _dirichlet(gram: np.ndarray) -> np.ndarray:
+    """Products of the gradients of shape functions, from the Gram matrix of edges [1/ms2]."""
+    sides = gram.shape[1]
+    away = np.concatenate([-np.ones((sides, 1)), np.eye(sides)], axis=1)
+    return away.T @ np.linalg.inv(gram) @ away

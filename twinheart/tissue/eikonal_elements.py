@@ -1,5 +1,6 @@
 """Elements of an eikonal problem on the host: tetrahedra, triangles and edges over common nodes."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -160,3 +161,25 @@ def squared_projections(
                 column[:, p] = along
                 rest = rest - along
     return tuple(out)
+
+
+def edge_gram(squared: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Gram matrices of the edges from the first corner, from the squared lengths of all edges.
+
+    Parameters
+    ----------
+    squared : (cell, edge) array
+        In any metric.
+    pairs : sequence of (int, int)
+        Corners of each edge, such as `TET_PAIRS`.
+
+    Returns
+    -------
+    (cell, k, k) array
+        For k edges, to the other corners in their order.
+    """
+    corners = max(max(pair) for pair in pairs) + 1
+    full = np.zeros((len(squared), corners, corners))
+    for k, (i, j) in enumerate(pairs):
+        full[:, i, j] = full[:, j, i] = squared[:, k]
+    return (full[:, 1:, :1] + full[:, :1, 1:] - full[:, 1:, 1:]) / 2

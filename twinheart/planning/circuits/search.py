@@ -42,7 +42,7 @@ from twinheart.planning.circuits.sections import Section, least_section
 from twinheart.planning.pacing_sites import PacingSite
 from twinheart.tissue import Eikonal, Sites, arrival
 from twinheart.tissue.eikonal import metric
-from twinheart.tissue.eikonal_elements import TET_PAIRS
+from twinheart.tissue.eikonal_elements import TET_PAIRS, edge_gram
 
 _STOPPED = 1e-6  # m/s: what is cut hardly conducts; so the compiled solver serves all cuts
 _SAME = 0.5  # share of two cuts from which on they are one
@@ -309,10 +309,7 @@ class _Tissue:
         side = np.zeros(len(self.points), dtype=np.int8)
         side[nodes] = np.where(field < section.level, -1, 1)
         tets = isthmus.tets[section.tets]
-        squared = np.zeros((len(tets), 4, 4))
-        for k, (i, j) in enumerate(TET_PAIRS):
-            squared[:, i, j] = squared[:, j, i] = self.cost[tets, k] ** 2
-        gram = (squared[:, 1:, :1] + squared[:, :1, 1:] - squared[:, 1:, 1:]) / 2
+        gram = edge_gram(self.cost[tets] ** 2, TET_PAIRS)
         value = (field - section.level)[own.tets[section.tets]]
         rise = (value[:, 1:] - value[:, :1])[..., None]
         speed = np.sqrt((rise * np.linalg.solve(gram, rise)).sum(axis=(1, 2)))
