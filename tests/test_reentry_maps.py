@@ -5,7 +5,7 @@ import pytest
 from test_circuits import FAST, SLOW, core, plate
 
 from twinheart.errors import InputError
-from twinheart.mesh import TriMesh
+from twinheart.mesh import TetMesh, TriMesh
 from twinheart.mesh.generate import slab
 from twinheart.mesh.quality import boundary_triangles
 from twinheart.planning import (
@@ -68,6 +68,86 @@ def test_the_other_way_round_exit_and_entrance_are_exchanged(eight):
     assert found.entrance_mm is not None
     assert found.entrance_mm[1] == pytest.approx(6.0, abs=1.0)
     assert found.cycle_length_ms == pytest.approx(there.cycle_length_ms, rel=1e-3)
+
+
+def winding(path: np.ndarray, centre) -> float:
+    """How often a closed way goes around a place."""
+    x, y, _ = (path - [*centre, 0.0]).T
+    turn = np.diff(np.arctan2(y, x), append=np.arctan2(y[0], x[0]))
+    return float(np.angle(np.exp(1j * turn)).sum() / (2 * np.pi))
+
+
+def assert_one_turn(found, lat, centre):
+    """Once around, in the time after which the first node fires again."""
+    assert found is not None
+    assert abs(winding(found.path, centre)) == pytest.approx(1.0)
+    assert (np.diff(found.lat) > 0).all()
+    start, end = found.lat[0], found.lat[0] + found.cycle_length_ms
+    assert found.lat[-1] < end
+    own = lat[found.nodes[0]]
+    assert own[own > start].min() == pytest.approx(end)
+    gap = np.linalg.norm(found.path[0] - found.path[-1])
+    assert gap < 0.1 * found.length_mm
+
+
+def two_strands(columns: int = 48, period: float = 200.0):
+    """A ring in which waves run along two strands, two edges apart, around each other.
+
+    With half a twist in a turn each strand goes on as the other: every node fires once in a turn,
+    but a way comes back to its own first node only after two.
+    """
+    mesh = slab((columns, 2.0, 2.0), 1.0)
+    column, y, z = mesh.points.T
+    angle, radius = 2 * np.pi * column / columns, columns / (2 * np.pi) + y
+    places = np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1)
+    points, first, same = np.unique(places.round(9), axis=0, return_index=True, return_inverse=True)
+    row_of = {tuple(place): row for row, place in enumerate(mesh.points[first].tolist())}
+    around = [(0.0, 0.0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
+    steps = []  # one place beside the last, twice along the ring and once around its section
+    for c in range(2 * columns):
+        steps.append((float(c % columns), *around[8 * c // (2 * columns)]))
+        if 8 * (c + 1) // (2 * columns) > 8 * c // (2 * columns):
+            steps.append((float(c % columns), *around[8 * (c + 1) // (2 * columns) % 8]))
+    lat = np.full((len(points), 6), np.nan)
+    moments = period * (np.arange(len(steps)) / (len(steps) / 2) % 1)
+    rows = [row_of[step] for step in steps]
+    assert len(set(rows)) == len(rows)
+    lat[rows] = moments[:, None] + period * np.arange(6)
+    return TetMesh(points, same.ravel()[mesh.tets]), lat
+
+
+def test_two_turns_beside_each_other_are_not_taken_for_one():
+    mesh, lat = two_strands()
+    found = activation_circuit(mesh, unmeasured(lat))
+    assert_one_turn(found, lat, (0.0, 0.0))
+    assert found.cycle_length_ms == pytest.approx(200.0)
+    assert found.length_mm == pytest.approx(2 * np.pi * (48 / (2 * np.pi) + 1.0), rel=0.15)
+
+
+def drifting(slip: float, turns: int = 4, period: float = 200.0):
+    """A wave that turns around a place which moves along x; a hole where that place goes."""
+    size = (40.0, 30.0, 1.0)
+    mesh = slab(size, 1.0)
+    middle = np.array(size)[:2] / 2
+    x, y = (mesh.points[:, :2] - middle).T
+    start = np.arctan2(y, x) % (2 * np.pi)
+    lat = period * (start[:, None] / (2 * np.pi) + np.arange(turns))
+    plain = lat.copy()
+    for _ in range(60):
+        moved = slip * (lat / period - turns / 2)
+        change = np.arctan2(y[:, None], x[:, None] - moved) - start[:, None]
+        change = np.angle(np.exp(1j * change))
+        lat = 0.5 * (lat + plain + period * change / (2 * np.pi))
+    x, y = (mesh.points[mesh.tets].mean(axis=1)[:, :2] - middle).T
+    return mesh, lat, np.hypot(x, y) > slip * turns / 2 + 2.0, middle
+
+
+@pytest.mark.parametrize("slip", [0.0, 1.0, 2.0])
+def test_a_wave_that_drifts_by_two_edges_in_a_turn_has_one_turn(slip):
+    mesh, lat, conducts, middle = drifting(slip)
+    found = activation_circuit(mesh, unmeasured(lat), conducts=conducts)
+    assert_one_turn(found, lat, middle)
+    assert found.cycle_length_ms == pytest.approx(200.0, rel=0.1)
 
 
 def test_a_focus_has_no_circuit():

@@ -2,9 +2,12 @@ r"""What re-entry does: its circuit, how fast each place is driven, how often wa
 
 The circuit is found by following one activation back: to the neighbour from which the wave came,
 down the steepest descent of the activation times, from there on, until the way comes back to where
-it has been, a cycle earlier. It holds for trains of the eikonal and of the monodomain equation.
+it has been, a cycle earlier. A cycle is the interval after which the place itself fires again, so
+that two turns are never taken for one. It holds for trains of the eikonal and of the monodomain
+equation.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,7 +24,9 @@ from twinheart.planning.reentry_maps.singularities import singular_points, track
 from twinheart.tissue import Train
 
 SLOWEST = 0.05  # m/s: a neighbour that fired longer ago was not where the wave came from
-_LEAST_TURN = 0.5  # of a cycle that must have passed before a way is closed
+_LEAST_TURN = 0.5  # of the usual interval: what fires again sooner was counted twice
+_TOUCHING = 2.0  # mean edges between parts of a way that are the same place
+_WIDEST = 0.1  # of its length may be open where a turn closes: waves drift, ways run side by side
 _PADDING = 8  # times as many frequencies as samples
 
 
@@ -37,9 +42,9 @@ class ReentryCircuit(NamedTuple):
     lat : (step,) array
         When they fire [ms].
     cycle_length_ms : float
-        Until the wave is back.
+        Until the first of the nodes fires again.
     length_mm : float
-        Of the closed way along edges.
+        Of the way along edges, and straight from its last node to its first.
     isthmus : (own_step,) int array
         Steps of the longest part of the way that lies within border zone; empty where there is
         none.
@@ -108,10 +113,10 @@ def activation_circuit(
         )
     graph = _neighbours(mesh, mesh.tets[living])
     lat = train.lat[: mesh.n_nodes]
-    loop = _closed_way(graph, lat, slowest)
+    loop = _closed_way(mesh.points, graph, lat, slowest)
     if loop is None:
         return None
-    nodes, times, cycle, gap = loop
+    nodes, times, _, cycle = loop
     healthy = np.zeros(mesh.n_nodes, dtype=bool)
     healthy[mesh.tets[living & (scar != BORDER)]] = True
     path = mesh.points[nodes]
@@ -124,7 +129,7 @@ def activation_circuit(
         path=path,
         lat=times,
         cycle_length_ms=cycle,
-        length_mm=float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum()) + gap,
+        length_mm=float(np.linalg.norm(path - np.roll(path, 1, axis=0), axis=1).sum()),
         isthmus=isthmus,
         entrance_mm=path[(isthmus[0] - 1) % n] if known else None,
         exit_mm=path[(isthmus[-1] + 1) % n] if known else None,
@@ -139,44 +144,66 @@ def _neighbours(mesh: TetMesh, tets) -> sp.csr_array:
     return sp.csr_array((np.tile(length, 2), ends), shape=(mesh.n_nodes,) * 2)
 
 
-def _closed_way(graph: sp.csr_array, lat: np.ndarray, slowest: float):
-    """Nodes and times of the first turn back from the last activation that closes.
+def _closed_way(points: np.ndarray, graph: sp.csr_array, lat: np.ndarray, slowest: float):
+    """Nodes and times of one turn of the way back, the gap at which it closes, and its cycle.
 
-    It is closed where it comes to a node on it, or beside one, at least half a cycle earlier.
+    When a place on it fires next, the wave that has been followed is elsewhere on it: a cycle later
+    by the clock of that place. The first place which is near enough to that closes the turn; where
+    a wave drifts so fast that none is, the nearest of all within a turn.
     """
-    lengths = np.asarray(graph.data, dtype=float)
-    known = np.isfinite(lat)
+    first = _last_activation(graph, lat)
+    if first is None:
+        return None
+    nodes, times, least = [first[0]], [first[1]], _LEAST_TURN * first[2]
+    run = [0.0]  # mm, from the first node
+    touching = _TOUCHING * float(graph.data.mean())
+    best, end = None, -np.inf
+    while (step := _step_back(graph, lat, nodes[-1], times[-1], slowest)) is not None:
+        node, time, length = step
+        nodes.append(node)
+        times.append(time)
+        run.append(run[-1] + length)
+        if time < end:
+            break
+        next_time = float(lat[node][lat[node] >= time + least].min(initial=np.inf))
+        if next_time > times[0]:
+            continue
+        k = bisect_left(times, -next_time, key=lambda t: -t)
+        gap = float(np.linalg.norm(points[node] - points[nodes[k]]))
+        widest = max(touching, _WIDEST * (run[-1] - run[k]))
+        if gap > widest or (best is not None and gap >= best[2]):
+            continue
+        end = max(end, 2 * time - next_time)
+        own = slice(k + (times[k] == next_time), None)
+        best = np.array(nodes[own])[::-1], np.array(times[own])[::-1], gap, next_time - time
+        if gap <= touching:
+            break
+    return best
+
+
+def _last_activation(graph: sp.csr_array, lat: np.ndarray):
+    """Node and time of the last activation, and the median of the last intervals of all nodes."""
     reached = np.zeros(len(lat), dtype=bool)
     reached[graph.indices] = True
-    last = np.where(known & reached[:, None], lat, -np.inf).max(axis=1, initial=-np.inf)
-    intervals = np.diff(lat, axis=1)
-    intervals = intervals[np.isfinite(intervals)]
-    if not intervals.size or not np.isfinite(last.max()):
+    known = np.sort(np.where(np.isfinite(lat) & reached[:, None], lat, -np.inf), axis=1)
+    twice = known[:, -2:][np.isfinite(known[:, -2:]).all(axis=1)]
+    if lat.shape[1] < 2 or not len(twice):
         return None
-    least = _LEAST_TURN * float(np.median(intervals))
-    node = int(last.argmax())
-    way, times, seen = [node], [float(last[node])], {node: 0}
-    while True:
-        own = slice(graph.indptr[node], graph.indptr[node + 1])
-        near, length = graph.indices[own], lengths[own]
-        passed = times[-1] - lat[near]
-        passed = np.where(passed > 0, passed, np.inf).min(axis=1)
-        slope = np.where(passed <= length / slowest, passed / length, -np.inf)
-        if not slope.max(initial=-np.inf) > 0:
-            return None
-        step = int(slope.argmax())
-        node = int(near[step])
-        way.append(node)
-        times.append(times[-1] - float(passed[step]))
-        own = slice(graph.indptr[node], graph.indptr[node + 1])
-        beside = [(node, 0.0), *zip(graph.indices[own].tolist(), lengths[own], strict=True)]
-        for other, gap in beside:
-            k = seen.get(other)
-            if k is not None and times[k] - times[-1] >= least:
-                first = np.array(way[k:-1] if other == node else way[k:])[::-1]
-                when = np.array(times[k:-1] if other == node else times[k:])[::-1]
-                return first, when, times[k] - times[-1], float(gap)
-        seen[node] = len(way) - 1
+    node = int(known[:, -1].argmax())
+    return node, float(known[node, -1]), float(np.median(twice[:, 1] - twice[:, 0]))
+
+
+def _step_back(graph: sp.csr_array, lat: np.ndarray, node: int, time: float, slowest: float):
+    """Neighbour from which the wave came, when it fired, and the length of the edge."""
+    own = slice(graph.indptr[node], graph.indptr[node + 1])
+    near, length = graph.indices[own], graph.data[own]
+    before = np.where(lat[near] < time, lat[near], -np.inf).max(axis=1)
+    passed = time - before
+    slope = np.where(passed <= length / slowest, passed / length, -np.inf)
+    if not slope.max(initial=-np.inf) > 0:
+        return None
+    k = int(slope.argmax())
+    return int(near[k]), float(before[k]), float(length[k])
 
 
 def _longest_run(inside: np.ndarray, duration: np.ndarray) -> np.ndarray:
