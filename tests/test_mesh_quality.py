@@ -23,7 +23,6 @@ from twinheart.mesh.quality import (
     enclosed_volume,
     flatness,
     mean_edge,
-    pinches,
     tet_shapes,
     triangle_areas,
     volumes,
@@ -107,21 +106,6 @@ def test_boundary_agrees_when_indices_exceed_63_bit_keys():
     triangles = boundary_triangles(tets)
     shifted = boundary_triangles(tets + 3_000_000) - 3_000_000
     assert np.array_equal(np.sort(np.sort(triangles, 1), 0), np.sort(np.sort(shifted, 1), 0))
-
-
-def test_pinches_say_where_two_blocks_touch_along_an_edge():
-    block = slab((1.0, 1.0, 1.0), 0.5)
-    # two pairs of blocks that share nothing but an edge of 1 mm, 20 mm apart
-    shifts = [(0, 0, 0), (1, 1, 0), (20, 0, 0), (21, 1, 0)]
-    points = np.concatenate([block.points + np.array(s, dtype=float) for s in shifts])
-    tets = np.concatenate([block.tets + k * block.n_nodes for k in range(4)])
-    points, same = np.unique(points.round(9), axis=0, return_inverse=True)
-    triangles = boundary_triangles(same.ravel()[tets])
-    places, n_edges = pinches(points, triangles, within=0.6)
-    assert np.allclose(np.sort(places[:, 0]), [1, 21])
-    assert np.allclose(places[:, 1:], [1, 0.5])
-    assert n_edges.tolist() == [2, 2]
-    assert len(pinches(block.points, boundary_triangles(block.tets), within=1.0)[0]) == 0
 
 
 def test_components_are_ordered_by_size_and_orphans_come_last():

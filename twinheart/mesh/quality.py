@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from twinheart.mesh.core import TetMesh, TriMesh
 from twinheart.types import Points, Tets, Triangles
@@ -396,52 +395,6 @@ def components(cells: Int[np.ndarray, "cell corner"], n_nodes: int) -> Int[np.nd
     rank = np.empty(count, dtype=np.int32)
     rank[np.argsort(-cells_in, kind="stable")] = np.arange(count, dtype=np.int32)
     return rank[labels]
-
-
-def pinches(
-    points: Points, triangles: Triangles, *, within: float
-) -> tuple[Float[np.ndarray, "place 3"], Int[np.ndarray, "place"]]:
-    """Places where a surface touches itself: edges that more or less than two triangles share.
-
-    Where a mesh is too coarse for a thin wall or a narrow gap, its boundary does that.
-
-    Parameters
-    ----------
-    points : (node, 3) array
-        Coordinates [mm].
-    triangles : (triangle, 3) int array
-        Surface.
-    within : float
-        Such edges at most this far from each other [mm] make one place.
-
-    Returns
-    -------
-    places : (place, 3) array
-        Their centres [mm], the one with most edges first; none for a manifold.
-    n_edges : (place,) int array
-        Edges in each.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from twinheart.mesh.quality import pinches
-    >>> fan = np.array([[0, 1, 2], [1, 0, 3], [0, 1, 4], [1, 0, 5]])
-    >>> points = np.array([[0, 0, 0], [2, 0, 0], [1, 1, 0], [1, -1, 0], [1, 0, 1], [1, 0, -1.0]])
-    >>> pinches(points, fan[:, ::-1], within=0.5)[0][0]
-    array([1., 0., 0.])
-    """
-    keys, count = np.unique(edge_keys(triangles), return_counts=True)
-    keys = keys[count != 2]
-    if len(keys) == 0:
-        return np.zeros((0, 3)), np.zeros(0, dtype=np.int64)
-    middle = 0.5 * (points[keys >> 32] + points[keys & 0xFFFFFFFF])
-    near = KDTree(middle).query_pairs(within, output_type="ndarray")
-    graph = coo_array((np.ones(len(near), dtype=bool), near.T), shape=(len(keys), len(keys)))
-    count, place = connected_components(graph, directed=False)
-    n_edges = np.bincount(place, minlength=count)
-    centres = np.stack([np.bincount(place, x, count) for x in middle.T], axis=1) / n_edges[:, None]
-    order = np.argsort(-n_edges, kind="stable")
-    return centres[order], n_edges[order]
 
 
 def _corners(points: Points, tets: Tets) -> Iterator[tuple[slice, list[np.ndarray]]]:

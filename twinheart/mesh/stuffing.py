@@ -65,8 +65,7 @@ def stuff(
     TetMesh
         Positively oriented, conforming; dihedral angles between 10.7 and 164.8 degrees before the
         improvement, mostly above 15 after it; with a `size`, above 8 after it. Its boundary nodes
-        lie on the surface. A wall thinner than about two edges may get holes: check the boundary
-        (`pinches`).
+        lie on the surface. A wall thinner than about two edges may get holes.
 
     Raises
     ------
