@@ -79,7 +79,6 @@ def winding(path: np.ndarray, centre) -> float:
 
 def assert_one_turn(found, lat, centre):
     """Once around, in the time after which the first node fires again."""
-    assert found is not None
     assert abs(winding(found.path, centre)) == pytest.approx(1.0)
     assert (np.diff(found.lat) > 0).all()
     start, end = found.lat[0], found.lat[0] + found.cycle_length_ms
@@ -119,6 +118,7 @@ def two_strands(columns: int = 48, period: float = 200.0):
 def test_two_turns_beside_each_other_are_not_taken_for_one():
     mesh, lat = two_strands()
     found = activation_circuit(mesh, unmeasured(lat))
+    assert found is not None
     assert_one_turn(found, lat, (0.0, 0.0))
     assert found.cycle_length_ms == pytest.approx(200.0)
     assert found.length_mm == pytest.approx(2 * np.pi * (48 / (2 * np.pi) + 1.0), rel=0.15)
@@ -146,6 +146,7 @@ def drifting(slip: float, turns: int = 4, period: float = 200.0):
 def test_a_wave_that_drifts_by_two_edges_in_a_turn_has_one_turn(slip):
     mesh, lat, conducts, middle = drifting(slip)
     found = activation_circuit(mesh, unmeasured(lat), conducts=conducts)
+    assert found is not None
     assert_one_turn(found, lat, middle)
     assert found.cycle_length_ms == pytest.approx(200.0, rel=0.1)
 

@@ -196,7 +196,7 @@ def _last_activation(graph: sp.csr_array, lat: np.ndarray):
 def _step_back(graph: sp.csr_array, lat: np.ndarray, node: int, time: float, slowest: float):
     """Neighbour from which the wave came, when it fired, and the length of the edge."""
     own = slice(graph.indptr[node], graph.indptr[node + 1])
-    near, length = graph.indices[own], graph.data[own]
+    near, length = graph.indices[own], np.asarray(graph.data[own], dtype=float)
     before = np.where(lat[near] < time, lat[near], -np.inf).max(axis=1)
     passed = time - before
     slope = np.where(passed <= length / slowest, passed / length, -np.inf)
