@@ -41,7 +41,7 @@ from twinheart.planning import (
     named_protocol,
     paint_scar,
 )
-from twinheart.planning.ablation.plan import Operation
+from twinheart.planning.ablation.operation import Operation
 from twinheart.planning.ablation.reach import Catheter
 from twinheart.planning.ablation.table import compare_strategies
 from twinheart.planning.circuits.screening import screen

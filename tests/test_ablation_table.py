@@ -22,7 +22,7 @@ from twinheart.mesh.io import read_mesh, write_mesh
 from twinheart.planning import Lesion, ablate_tissue
 from twinheart.planning.ablation import drugs as drugs_module
 from twinheart.planning.ablation.drugs import drugged
-from twinheart.planning.ablation.plan import Operation
+from twinheart.planning.ablation.operation import Operation
 from twinheart.planning.ablation.reach import Catheter
 from twinheart.planning.ablation.table import PLAN, activation, compare_strategies
 from twinheart.planning.substrate import build_substrate, substrate_with

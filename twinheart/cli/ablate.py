@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twinheart.planning.ablation.lesions import Lesion
-    from twinheart.planning.ablation.plan import AblationPlan, Operation, Outcome
+    from twinheart.planning.ablation.operation import Operation, Outcome
+    from twinheart.planning.ablation.plan import AblationPlan
     from twinheart.planning.ablation.table import Comparison
 
 ALL, OWN = "all", "own"
 METHOD = (
     "lesions are tissue that does not conduct; strategies: exit of each circuit, minimum cut of "
     "each isthmus, ring around the core, all border zone, entrances of corridors; plan: isthmuses "
-    "closed and screened anew from all sites until no circuit is left, then what is not needed "
-    "left out. VTs are circuits that screening finds (see 'twinheart screen'). Volumes are of "
-    "tissue that conducted before. Activation change: end of a normal beat from root sites"
+    "closed and screened anew from all sites until no circuit is left (with --induce also what "
+    "stimulation still induces, until nothing is), then what is not needed left out. VTs are "
+    "circuits that screening finds (see 'twinheart screen'). Volumes are of tissue that conducted "
+    "before. Activation change: end of a normal beat from root sites"
 )
 
 
@@ -120,7 +122,7 @@ def ablate_heart(
     from twinheart.cli.lesion_file import read_lesions
     from twinheart.cli.run import provenance
     from twinheart.planning.ablation.lesions import LESION_TAG
-    from twinheart.planning.ablation.plan import Operation
+    from twinheart.planning.ablation.operation import Operation
     from twinheart.planning.ablation.reach import Catheter
     from twinheart.planning.ablation.table import compare_strategies
     from twinheart.planning.induction.protocols import named_protocol
@@ -287,15 +289,16 @@ def _plan_record(operation: "Operation", plan: "AblationPlan") -> dict[str, Any]
 
 
 def _tester(protocol):
-    """Names of the sites from which a protocol still induces re-entry."""
+    """The tachycardias that a protocol still induces."""
     from twinheart.planning.induction.many_sites import induce_sites
+    from twinheart.planning.induction.tachycardias import distinct_tachycardias
 
-    def induced(substrate, sites) -> list[str]:
+    def induced(substrate, sites):
         progress = shared.SiteProgress("programmed stimulation after ablation")
         found = induce_sites(
             substrate.problem, substrate.tables, sites, protocol, progress=progress
         )
-        return [one.site.name for one in found if one.induced]
+        return distinct_tachycardias(substrate, found, protocol)
 
     return induced
 

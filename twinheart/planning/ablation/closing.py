@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import KDTree
 
+from twinheart.mesh import TetMesh
 from twinheart.mesh.quality import components, edges, mean_edge, renumbered
 from twinheart.planning.ablation.cuts import least_cut
 from twinheart.planning.ablation.lesions import Lesion
@@ -185,19 +186,37 @@ def mouths_of(
     list of int arrays
         Patches that do not touch.
     """
-    rim, label = _rim(reach.mesh.tets, part, living, reach.mesh.n_nodes)
+    rim, label = rim_of(reach.mesh, part, living)
     return [rim[label[rim] == k] for k in np.unique(label[rim])]
 
 
-def _rim(tets, part, living, n_nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes at which a part opens, and for all nodes the number of their patch."""
-    rim = np.intersect1d(tets[part], tets[living & ~part])
-    on_rim = np.zeros(n_nodes, dtype=bool)
-    on_rim[rim] = True
-    pairs = edges(tets[part])
+def rim_of(
+    mesh: TetMesh, part: Bool[np.ndarray, "tet"], living: Bool[np.ndarray, "tet"]
+) -> tuple[Int[np.ndarray, "rim"], Int[np.ndarray, "node"]]:
+    """Nodes at which a part opens to other tissue that conducts, and for all nodes their patch.
+
+    Parameters
+    ----------
+    mesh : TetMesh
+        The heart.
+    part, living : (tet,) bool arrays
+        The part, and all that conducts.
+
+    Returns
+    -------
+    rim : (rim,) int array
+        Nodes of the part and of other tissue.
+    patch : (node,) int array
+        Numbers; nodes of the rim that are joined along it have the same.
+    """
+    within, beyond = (np.zeros(mesh.n_nodes, dtype=bool) for _ in range(2))
+    within[mesh.tets[part]] = True
+    beyond[mesh.tets[living & ~part]] = True
+    on_rim = within & beyond
+    pairs = edges(mesh.tets[part])
     along = pairs[on_rim[pairs].all(axis=1)]
-    graph = sp.coo_array((np.ones(len(along)), tuple(along.T)), shape=(n_nodes, n_nodes))
-    return rim, connected_components(graph, directed=False)[1]
+    graph = sp.coo_array((np.ones(len(along)), tuple(along.T)), shape=(mesh.n_nodes,) * 2)
+    return np.flatnonzero(on_rim), connected_components(graph, directed=False)[1]
 
 
 def _mouths_on_way(
@@ -212,7 +231,7 @@ def _mouths_on_way(
     which end of the way is nearer.
     """
     points, tets = reach.mesh.points, reach.mesh.tets
-    rim, mouth = _rim(tets, part, living, len(points))
+    rim, mouth = rim_of(reach.mesh, part, living)
     distance, nearest = KDTree(points).query(path)
     steps = np.asarray(nearest)
     steps = steps[(distance < _ON_MESH) & np.isin(steps, rim)]

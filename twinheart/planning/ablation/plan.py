@@ -1,70 +1,52 @@
-r"""What lesions do to the circuits of a scar, and the search for few lesions that leave none.
+r"""The search for few lesions that leave no circuit, and nothing that can be induced.
 
-After lesions the heart is paced from all sites anew and screened (`screen_circuits`). Lesions are
-walls, as core is: healthy tissue beside them counts as border zone, so that a strand between a
-lesion and scar, or between two lesions with a gap, is looked at as an isthmus like any other.
+The search closes the isthmus of every circuit that screening finds, screens again, and goes on
+until no circuit is left; what a lesion uncovers or makes is found this way. Then it leaves out, the
+largest first, all lesions without which none comes back.
 
-The search closes the isthmus of every circuit that is left, screens again, and goes on until no
-circuit is left; what a lesion uncovers or makes is found this way. Then it leaves out, the largest
-first, all closings without which none comes back. Where another plan leaves no circuit either and
-burns less living tissue, that is taken. The result may be tested by programmed stimulation. It is
-a search that is greedy: a smaller set may exist.
+Where programmed stimulation is the last test, what it still induces is closed too
+(`twinheart.planning.ablation.closing_ways`), and everything screened and paced anew. Once nothing
+is induced, lesions are left out again, the largest first: screening, which is quick, is asked
+first, then stimulation from the sites from which re-entry had been induced, then from the others;
+after so many tests by stimulation the search ends.
+
+Other plans are known: of all that pass every test the one that burns least is taken, so that a
+plan is never larger than one that does as well. It is a search that is greedy: a smaller set may
+exist.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
-from scipy.spatial import KDTree
 
-from twinheart.imaging.enhancement import BORDER
-from twinheart.mesh import TetMesh
 from twinheart.planning.ablation.closing import Closing, close_isthmus
-from twinheart.planning.ablation.isolation import Isolation, isolation
-from twinheart.planning.ablation.lesions import Ablation, Lesion, ablate_tissue
-from twinheart.planning.ablation.reach import Catheter, Reach
-from twinheart.planning.circuits.search import Circuit, screen_circuits
-from twinheart.planning.pacing_sites import PacingSite, place_sites
-from twinheart.planning.substrate import Substrate, substrate_with
-from twinheart.tissue import NonConducting
+from twinheart.planning.ablation.closing_ways import close_way, is_closed
+from twinheart.planning.ablation.lesions import Lesion
+from twinheart.planning.ablation.operation import Operation, Outcome
+from twinheart.planning.circuits.search import Circuit
+from twinheart.planning.induction.tachycardias import Tachycardia
+from twinheart.planning.pacing_sites import PacingSite
+from twinheart.planning.substrate import Substrate
 
-_BESIDE = 3.0  # mm from a lesion within which healthy tissue is looked at as border zone
-_KNOWN = 0.5  # share of an isthmus that was one before: the circuit is not new
 _ROUNDS = 10
+_PACED_ROUNDS = 5  # of closing what is induced
+_PACED_TRIALS = 6  # of leaving out a lesion
 
 NOTHING_TO_DO = "no circuit was found before ablation"
 NONE_LEFT = "no circuit is left"
 NOT_CLOSABLE = "no lesion of this catheter closes what is left"
 TOO_MANY_ROUNDS = f"circuits are left after {_ROUNDS} rounds"
-STILL_INDUCED = "screening finds no circuit, but re-entry is still induced"
+STILL_INDUCED = (
+    f"screening finds no circuit, but re-entry is still induced after {_PACED_ROUNDS} rounds"
+)
+INDUCED_NOT_CLOSABLE = (
+    "screening finds no circuit, but re-entry is still induced that no lesion of this catheter "
+    "closes"
+)
 
-
-class Outcome(NamedTuple):
-    """What lesions do.
-
-    Attributes
-    ----------
-    lesions : tuple of Lesion
-        The lesions.
-    ablation : Ablation
-        What they burn.
-    volume_ml : float
-        Of tissue that conducted before and is burnt.
-    circuits : tuple of Circuit
-        That are left.
-    new : tuple of bool
-        For each of these whether its isthmus was none of a circuit before ablation.
-    isolation : Isolation
-        What is cut off.
-    """
-
-    lesions: tuple[Lesion, ...]
-    ablation: Ablation
-    volume_ml: float
-    circuits: tuple[Circuit, ...]
-    new: tuple[bool, ...]
-    isolation: Isolation
+Test = Callable[[Substrate, tuple[PacingSite, ...]], Sequence[Tachycardia]]
+_Log = Callable[[str, Outcome], None]
 
 
 class Step(NamedTuple):
@@ -79,7 +61,7 @@ class Step(NamedTuple):
     volume_ml : float
         Living tissue burnt afterwards.
     circuits : int
-        Left afterwards.
+        That screening finds afterwards.
     """
 
     action: str
@@ -109,118 +91,11 @@ class AblationPlan(NamedTuple):
     induced: tuple[str, ...]
 
 
-class Operation:
-    """A substrate, the sites from which it is paced, and the catheter.
-
-    Parameters
-    ----------
-    substrate : Substrate
-        Before ablation.
-    sites : sequence of PacingSite
-        Where it is paced, before and after.
-    catheter : Catheter
-        How lesions are made.
-
-    Attributes
-    ----------
-    reach : Reach
-        What the catheter can burn.
-    before : Outcome
-        Without lesions.
-
-    Examples
-    --------
-    See `plan_ablation`.
-    """
-
-    def __init__(
-        self,
-        substrate: Substrate,
-        sites: Sequence[PacingSite],
-        catheter: Catheter | None = None,
-    ):
-        self.substrate, self.sites = substrate, tuple(sites)
-        heart = substrate.heart
-        dead = [
-            t for t, tissue in substrate.conduction.items() if isinstance(tissue, NonConducting)
-        ]
-        living = ~np.isin(heart.regions, dead)
-        self.reach = Reach(heart.mesh, living, Catheter() if catheter is None else catheter)
-        self.before = self.after(())
-
-    def after(self, lesions: Sequence[Lesion]) -> Outcome:
-        """Screen the heart with lesions.
-
-        Parameters
-        ----------
-        lesions : sequence of Lesion
-            All lesions of a plan.
-
-        Returns
-        -------
-        Outcome
-            What is left, new and lost.
-
-        Raises
-        ------
-        InputError
-            If a lesion lies outside the heart or is too small for the mesh.
-        """
-        mesh, reach = self.substrate.heart.mesh, self.reach
-        ablation = ablate_tissue(mesh, lesions)
-        burnt = ablation.number > 0
-        circuits = self._circuits(ablation, burnt)
-        return Outcome(
-            tuple(lesions),
-            ablation,
-            float(reach.volume[burnt & reach.living].sum()) / 1000.0,
-            circuits,
-            tuple(self.is_new(circuit) for circuit in circuits) if len(lesions) else (),
-            isolation(mesh, ablation),
-        )
-
-    def substrate_after(self, lesions: Ablation | Sequence[Lesion]) -> Substrate:
-        """The substrate with lesions."""
-        return substrate_with(self.substrate, lesions)
-
-    def sites_after(self, substrate: Substrate) -> tuple[PacingSite, ...]:
-        """The sites, those on what is burnt moved to the nearest tissue that conducts."""
-        return place_sites(
-            substrate.problem,
-            [site.position for site in self.sites],
-            [site.name for site in self.sites],
-            furthest=np.inf,
-        )
-
-    def _circuits(self, ablation: Ablation, burnt: Bool[np.ndarray, "tet"]) -> tuple[Circuit, ...]:
-        mesh, living = self.substrate.heart.mesh, self.reach.living & ~(ablation.number > 0)
-        scar = mesh.cell_fields.get("scar", np.zeros(mesh.n_tets, dtype=np.int32))
-        if burnt.any():
-            near = KDTree(self.reach.centres[burnt]).query(self.reach.centres)[0] <= _BESIDE
-            scar = np.where(near & living & (scar == 0), BORDER, scar).astype(np.int32)
-        if not (scar[living] == BORDER).any():
-            return ()
-        substrate = self.substrate_after(ablation) if burnt.any() else self.substrate
-        marked = TetMesh(mesh.points, mesh.tets, mesh.point_fields, {"scar": scar})
-        return tuple(
-            screen_circuits(
-                substrate.problem, marked, self.sites_after(substrate), substrate.refractory
-            )
-        )
-
-    def is_new(self, circuit: Circuit) -> bool:
-        """Whether the isthmus of a circuit was none of a circuit before ablation."""
-        own = circuit.isthmus_tets
-        return all(
-            np.isin(own, other.isthmus_tets).mean() < _KNOWN for other in self.before.circuits
-        )
-
-
 def plan_ablation(
     operation: Operation,
     *,
     others: Sequence[Outcome] = (),
-    induced: Callable[[Substrate, tuple[PacingSite, ...]], Sequence[str]] | None = None,
+    induced: Test | None = None,
     say: Callable[[Step], None] = lambda step: None,
 ) -> AblationPlan:
     """Search for few lesions after which no circuit is left.
@@ -233,8 +108,11 @@ def plan_ablation(
         Other plans, such as those of the strategies: one that leaves no circuit either and burns
         less is taken.
     induced : callable, optional
-        Given the substrate after ablation and the sites, names of those from which re-entry is
-        still induced: the last test. Plans are tested by their volume until one passes.
+        Given a substrate after ablation and sites, tachycardias that are induced from them, as
+        `twinheart.planning.induction.tachycardias.distinct_tachycardias` tells them: the last test.
+        Plans are tested by their volume until one passes; what is still induced with that of the
+        search is closed for a bounded number of rounds. Where none passes, that with the fewest
+        sites from which re-entry is induced is returned.
     say : callable
         Called after every step.
 
@@ -250,7 +128,9 @@ def plan_ablation(
     >>> from twinheart.anatomy.scar import with_scar
     >>> from twinheart.mesh.generate import slab
     >>> from twinheart.planning import place_sites
-    >>> from twinheart.planning.ablation.plan import Catheter, Operation, plan_ablation
+    >>> from twinheart.planning.ablation.operation import Operation
+    >>> from twinheart.planning.ablation.plan import plan_ablation
+    >>> from twinheart.planning.ablation.reach import Catheter
     >>> from twinheart.planning.substrate import build_substrate
     >>> from twinheart.tissue import Velocities, WaveTable
     >>> mesh = slab((32.0, 28.0, 2.0), 1.0)
@@ -273,65 +153,176 @@ def plan_ablation(
         say(steps[-1])
 
     log("screened before ablation", operation.before)
-    if operation.before.circuits:
-        closings, best, stop = _grow(operation, log)
-        if len(closings) > 1 and not best.circuits:
-            best = _without_needless(operation, best, log)
-    else:
-        best, stop = operation.before, NOTHING_TO_DO
-    free = sorted(
-        (other for other in (best, *others) if not other.circuits),
-        key=lambda outcome: outcome.volume_ml,
-    )
-    if free and free[0] is not best:
-        best, stop = free[0], NONE_LEFT
-        log("took another plan that leaves no circuit and burns less", best)
-    left: tuple[str, ...] = ()
+    own, stop = operation.before, NOTHING_TO_DO
+    if own.circuits:
+        own, stop = _grow(operation, own, log)
+        if len(own.lesions) > 1 and not own.circuits:
+            own = _without_needless(operation, own, log)
     if induced is not None:
-        for outcome in free or [best]:
-            after = operation.substrate_after(outcome.ablation)
-            left = tuple(induced(after, operation.sites_after(after)))
-            log(f"programmed stimulation: re-entry from {len(left)} sites", outcome)
-            if not left:
-                best = outcome
-                break
-        else:
-            stop = stop if best.circuits else STILL_INDUCED
-    return AblationPlan(best, stop, tuple(steps), left)
+        best, stop, left = _paced(operation, own, stop, others, _Pacing(operation, induced, log))
+        return AblationPlan(best, stop, tuple(steps), left)
+    best = min(_free(own, *others), key=_volume, default=own)
+    if best is not own:
+        stop = NONE_LEFT
+        log("took another plan that leaves no circuit and burns less", best)
+    return AblationPlan(best, stop, tuple(steps), ())
 
 
-def _grow(operation: Operation, log) -> tuple[list[Closing], Outcome, str]:
+def _free(*outcomes: Outcome) -> list[Outcome]:
+    return [outcome for outcome in outcomes if not outcome.circuits]
+
+
+def _volume(outcome: Outcome) -> float:
+    return outcome.volume_ml
+
+
+def _grow(operation: Operation, outcome: Outcome, log: _Log) -> tuple[Outcome, str]:
     """Close isthmuses until no circuit is left."""
-    closings: list[Closing] = []
-    outcome = operation.before
-    burnt = np.zeros(len(operation.reach.volume), dtype=bool)
     for number in range(1, _ROUNDS + 1):
-        added = []
+        closings: list[Closing] = []
+        burnt = outcome.ablation.number > 0
         for circuit in outcome.circuits:
             found = close_isthmus(operation.reach, circuit, burnt)
             if found is not None and (found.burnt & ~burnt).any():
-                added.append(found)
+                closings.append(found)
                 burnt |= found.burnt
-        if not added:
-            return closings, outcome, NOT_CLOSABLE
-        closings += added
-        outcome = operation.after(_lesions(closings))
-        log(f"round {number}: closed {len(added)} isthmuses", outcome)
+        if not closings:
+            return outcome, NOT_CLOSABLE
+        outcome = operation.after(outcome.lesions + _lesions(closings))
+        log(f"round {number}: closed {len(closings)} isthmuses", outcome)
         if not outcome.circuits:
-            return closings, outcome, NONE_LEFT
-    return closings, outcome, TOO_MANY_ROUNDS
+            return outcome, NONE_LEFT
+    return outcome, TOO_MANY_ROUNDS
 
 
-def _without_needless(operation: Operation, outcome: Outcome, log) -> Outcome:
+def _without_needless(
+    operation: Operation, outcome: Outcome, log: _Log, pacing: "_Pacing | None" = None
+) -> Outcome:
     """Leave out lesions without which no circuit comes back, the largest first."""
-    best = outcome
+    best, tests = outcome, 0
     for k in np.argsort(-outcome.ablation.lesion_ml, kind="stable"):
         lesion = outcome.lesions[k]
         fewer = operation.after([other for other in best.lesions if other is not lesion])
         log("tried without one lesion", fewer)
-        if not fewer.circuits:
-            best = fewer
+        if fewer.circuits:
+            continue
+        if pacing is not None:
+            if tests == _PACED_TRIALS:
+                break
+            tests += 1
+            if not pacing.passes(fewer):
+                continue
+        best = fewer
     return best
+
+
+class _Pacing:
+    """Programmed stimulation of the heart with lesions."""
+
+    def __init__(self, operation: Operation, test: Test, log: _Log):
+        self.operation, self.test, self.log = operation, test, log
+        self.suspects: set[str] = set()  # sites from which re-entry was ever induced
+
+    def left(self, outcome: Outcome) -> tuple[Tachycardia, ...]:
+        """What is induced from any site."""
+        after = self.operation.substrate_after(outcome.ablation)
+        return self._run(outcome, after, self.operation.sites_after(after))
+
+    def passes(self, outcome: Outcome) -> bool:
+        """Whether nothing is induced: sites where something was are paced first."""
+        after = self.operation.substrate_after(outcome.ablation)
+        sites = self.operation.sites_after(after)
+        first = tuple(site for site in sites if site.name in self.suspects)
+        rest = tuple(site for site in sites if site.name not in self.suspects)
+        return not any(self._run(outcome, after, some) for some in (first, rest) if some)
+
+    def names(self, left: Sequence[Tachycardia]) -> tuple[str, ...]:
+        """Sites of some tachycardias, in the order of all sites."""
+        found = {name for one in left for name in one.sites}
+        return tuple(site.name for site in self.operation.sites if site.name in found)
+
+    def _run(self, outcome: Outcome, after: Substrate, sites) -> tuple[Tachycardia, ...]:
+        left = tuple(self.test(after, sites))
+        names = self.names(left)
+        self.suspects |= set(names)
+        said = f"re-entry from {len(names)} of {len(sites)} sites"
+        self.log(f"programmed stimulation: {said}", outcome)
+        return left
+
+
+def _paced(
+    operation: Operation, own: Outcome, stop: str, others: Sequence[Outcome], pacing: _Pacing
+) -> tuple[Outcome, str, tuple[str, ...]]:
+    """Test plans by their volume until one passes; enlarge that of the search where it does not."""
+    waiting = _free(own, *others) or [own]
+    tested: list[tuple[Outcome, tuple[str, ...]]] = []
+    rounds = 0
+    while waiting:
+        outcome = min(waiting, key=_volume)
+        waiting = [other for other in waiting if other is not outcome]
+        left = pacing.left(outcome)
+        tested.append((outcome, pacing.names(left)))
+        if not left:
+            break
+        if outcome is not own or own.circuits:
+            continue
+        if rounds == _PACED_ROUNDS:
+            stop = STILL_INDUCED
+            continue
+        rounds += 1
+        own, stop = _close_induced(operation, own, left, rounds, pacing.log)
+        if own is not outcome and not own.circuits:
+            waiting.append(own)
+    best, names = min(tested, key=lambda one: (len(one[1]), one[0].volume_ml))
+    if names or best.circuits:
+        return best, stop, names
+    if best is own and rounds:
+        best = _without_needless(operation, best, pacing.log, pacing)
+    elif best is not own:
+        pacing.log("took another plan that leaves nothing", best)
+    return best, NONE_LEFT if best.lesions or operation.before.circuits else NOTHING_TO_DO, ()
+
+
+def _close_induced(
+    operation: Operation, outcome: Outcome, left: Sequence[Tachycardia], number: int, log: _Log
+) -> tuple[Outcome, str]:
+    """Close the ways of tachycardias, then what screening finds anew.
+
+    Where none of their ways can be closed, of the circuits that screening counts as not lasting
+    that one is which lacks least.
+    """
+    reach, burnt = operation.reach, outcome.ablation.number > 0
+    known = outcome.circuits + outcome.unsustained
+    closings: list[Closing] = []
+
+    def add(found: Closing | None) -> None:
+        nonlocal burnt
+        if found is not None and (found.burnt & reach.living & ~burnt).any():
+            closings.append(found)
+            burnt = burnt | found.burnt
+
+    for one in left:
+        if one.circuit is not None and not is_closed(reach, one.circuit, burnt):
+            add(close_way(reach, known, one.circuit, burnt))
+    said = f"closed {len(closings)} of {len(left)} induced circuits"
+    if not closings:
+        for circuit in sorted(
+            outcome.unsustained, key=lambda c: c.refractory_ms - c.cycle_length_ms
+        ):
+            add(close_isthmus(reach, circuit, burnt))
+            if closings:
+                break
+        said = "closed the circuit that is nearest to lasting"
+    if not closings:
+        return outcome, INDUCED_NOT_CLOSABLE
+    grown = operation.after(outcome.lesions + _lesions(closings))
+    log(f"round {number} of stimulation: {said}", grown)
+    return _grow(operation, grown, log) if grown.circuits else (grown, NONE_LEFT)
+
+
+def _lacks(circuit: Circuit) -> float:
+    """Time that a circuit would have to take longer to last [ms]."""
+    return circuit.refractory_ms - circuit.cycle_length_ms
 
 
 def _lesions(closings: Sequence[Closing]) -> tuple[Lesion, ...]:

@@ -9,15 +9,9 @@ from jaxtyping import Float
 from twinheart.anatomy.root_sites import root_sites
 from twinheart.errors import MeshError
 from twinheart.planning.ablation.lesions import Lesion
-from twinheart.planning.ablation.plan import (
-    AblationPlan,
-    Operation,
-    Outcome,
-    Step,
-    plan_ablation,
-)
+from twinheart.planning.ablation.operation import Operation, Outcome
+from twinheart.planning.ablation.plan import AblationPlan, Step, Test, plan_ablation
 from twinheart.planning.ablation.strategies import STRATEGIES, Proposal, propose
-from twinheart.planning.pacing_sites import PacingSite
 from twinheart.planning.substrate import Substrate
 from twinheart.tissue import arrival
 
@@ -99,7 +93,7 @@ def compare_strategies(
     strategies: Sequence[str] = (*STRATEGIES, PLAN),
     *,
     own: Mapping[str, Sequence[Lesion]] | None = None,
-    induced: Callable[[Substrate, tuple[PacingSite, ...]], Sequence[str]] | None = None,
+    induced: Test | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Compare strategies on one heart.
@@ -177,7 +171,9 @@ def drug_row(operation: Operation, name: str, substrate: Substrate) -> Row:
     Row
         In which nothing is burnt, and VTs are new whose isthmus was none before.
     """
-    under = Operation(substrate, operation.sites, operation.reach.catheter)
+    under = Operation(
+        substrate, operation.sites, operation.reach.catheter, min_area=operation.min_area
+    )
     times = [activation(one) for one in (operation.substrate, substrate)]
     before, after = times
     delay = None if before is None or after is None else _later(operation, before, after)
