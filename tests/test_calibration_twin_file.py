@@ -144,12 +144,19 @@ def test_electrodes_sites_and_words_come_back(found, stored):
     assert facts["site_positions_mm"] == np.asarray(model.excitation.positions(values)).tolist()
     assert facts["remarks"][0] == found.remarks[0]
     assert facts["stored_lead_field"] is False
+    assert facts["correlation"] == {name: stage.correlation for name, stage in found.stages.items()}
+    assert list(facts["correlation"]["qrs"]) == list(LEADS)
     for name, stage in (("qrs", found.qrs), ("t_wave", found.t_wave)):
         told = determination(stage.posterior)
         assert [row["name"] for row in facts["parameters"][name]] == [row.name for row in told]
         for row, known in zip(facts["parameters"][name], told, strict=True):
             assert row["median"] == known.median  # repr of a float is read as the same float
             assert {"prior", "source", "low", "high", "verdict"} <= row.keys()
+
+
+def test_a_file_without_correlations_is_read(good, tmp_path):
+    older = edited(lambda file: file.attrs.__delitem__("correlation"))(good, tmp_path)
+    assert load_twin(older).facts["correlation"] == {}
 
 
 def test_the_conductivity_across_the_fibres_is_the_fitted_one(found, stored):
@@ -448,6 +455,8 @@ BAD = {
         with_attribute("cells", '[{"name": "mitchell-schaeffer", "parameters": [1]}]'),
         "cannot be read",
     ),
+    "correlations of nothing": (with_attribute("correlation", '{"p": {}}'), "unknown stages"),
+    "correlations are numbers": (with_attribute("correlation", '{"qrs": 1}'), "cannot be read"),
     "fewer cells": (replaced("tissue/cell", np.zeros(1, int)), "cannot be read"),
     "standing still": (altered("tissue/velocities", np.zeros_like), "cv_l"),
     "negative APD": (altered("maps/apd90", np.negative), "do not belong to its heart"),

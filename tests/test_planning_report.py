@@ -14,7 +14,7 @@ from twinheart.ecg import Ecg
 from twinheart.planning.places import describe_places
 from twinheart.report.planning import PlanningFindings, write_planning_report
 from twinheart.report.planning_maps import LESION, PATHS, tissue_kinds, write_circuits
-from twinheart.report.planning_words import best_strategy, summary_lines
+from twinheart.report.planning_words import best_strategy, summary_lines, warning_lines
 from twinheart.report.scene import Scene
 from twinheart.report.style import rgb
 
@@ -177,6 +177,34 @@ def test_without_circuits_and_without_scar_it_says_so(heart, tmp_path):
     assert "No ablation is proposed" in text
     assert "smallest sufficient" not in text
     assert "<img" not in page
+
+
+def test_a_poor_fit_is_said_first(heart, found, tmp_path):
+    """Of leads that turn the wrong way, or are flat."""
+    fit = {
+        "qrs": {"I": 0.98, "II": 0.94, "V1": 0.71, "V2": -0.4},
+        "t_wave": {"I": 0.9, "II": 0.49, "V1": 0.8, "V2": float("nan")},
+    }
+    plain = found._replace(calibrated=True, fit=fit)
+    page = write_planning_report(tmp_path / "poor.html", heart, plain).read_text()
+    text = words(page)
+    warning = "The twin does not reproduce leads V2 (QRS -0.40), II (T 0.49): what follows rests"
+    assert text.index(warning) < text.index("This plan isolates the right ventricle")
+    assert "QRS 0.82 in the median lead, -0.40 in the least (V2)" in text
+    assert "QRS 0.82 -0.40 0.98 0.94 0.71 -0.40" in text
+    assert "T 0.80 0.49 0.90 0.49 0.80 -" in text
+
+
+def test_a_good_fit_is_told_without_a_warning(found):
+    fit = {"qrs": {"I": 0.98, "II": 0.6}}
+    plain = found._replace(calibrated=True, fit=fit)
+    assert not any("reproduce" in line for line in warning_lines(plain))
+    assert "0.60 in the least (II)" in summary_lines(plain, [])[-1]
+    unknown = summary_lines(found._replace(calibrated=True), [])[-1]
+    assert unknown.endswith("how well is not in the file of the twin.")
+    many = {"qrs": {f"V{k}": -0.1 * k for k in range(1, 7)}}
+    first = warning_lines(found._replace(calibrated=True, fit=many))[0]
+    assert "leads V6 (QRS -0.60), V5 (QRS -0.50), V4 (QRS -0.40), V3 (QRS -0.30), 2 more" in first
 
 
 def test_induction_is_counted(heart, tmp_path):

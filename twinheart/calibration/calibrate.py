@@ -32,7 +32,7 @@ from twinheart.calibration.posterior import Posterior, laplace
 from twinheart.calibration.priors import Prior
 from twinheart.calibration.search import search
 from twinheart.calibration.smooth_field import field_places
-from twinheart.ecg import Electrodes, LeadField
+from twinheart.ecg import Electrodes, LeadField, lead_correlations
 from twinheart.errors import InputError
 from twinheart.tissue import Velocities, fast_endocardium
 from twinheart.tissue.conductivity import Conduction
@@ -128,10 +128,9 @@ class Stage(eqx.Module):
     @property
     def correlation(self) -> dict[str, float]:
         """Correlation of every lead with the data of this stage."""
-        model = np.asarray(self.prediction.signals)
-        data = np.asarray(self.objective.data.signals)
-        found = [np.corrcoef(a, b)[0, 1] for a, b in zip(model.T, data.T, strict=True)]
-        return dict(zip(self.objective.data.names, map(float, found), strict=True))
+        data = self.objective.data
+        signals = np.asarray(self.prediction.signals), np.asarray(data.signals)
+        return lead_correlations(data.names, *signals)
 
 
 class Calibration(eqx.Module):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from twinheart.calibration.priors import KINDS, Prior, prior_of
+from twinheart.calibration.stored_entries import read_array, read_words
 from twinheart.errors import InputError, TwinheartError
 
 _SYMMETRIC = 1e-6  # of the largest entry
@@ -85,17 +86,15 @@ def read_posterior(path: str | Path) -> tuple[StoredPosterior, ...]:
     """
     import h5py
 
-    from twinheart.calibration.twin_file import _array, _words
-
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no twin '{path}': make one with 'twinheart calibrate'.")
     try:
         with h5py.File(path, "r") as file:
             found = []
-            for stage, rows in _words(file, "parameters", dict).items():
-                u = _array(file, f"posterior/{stage}/standard_numbers", 1)
-                covariance = _array(file, f"posterior/{stage}/covariance", 2)
+            for stage, rows in read_words(file, "parameters", dict).items():
+                u = read_array(file, f"posterior/{stage}/standard_numbers", 1)
+                covariance = read_array(file, f"posterior/{stage}/covariance", 2)
                 found.append(_posterior(str(stage), rows, u, covariance))
     except (TwinheartError, np.linalg.LinAlgError, *_DAMAGE) as error:
         reason = " ".join(str(error).split())[:160]

@@ -15,7 +15,7 @@ import numpy as np
 from twinheart.calibration.calibrate import Stage
 from twinheart.calibration.observation import observe
 from twinheart.calibration.twin_file import StoredTwin
-from twinheart.ecg import Ecg, LeadField
+from twinheart.ecg import Ecg, LeadField, lead_correlations
 from twinheart.errors import InputError
 from twinheart.twin import Beat, simulate
 
@@ -141,5 +141,4 @@ def _correlations(ecg: Ecg, onset: float, stage: Stage) -> dict[str, float]:
     bandwidth = np.sqrt(np.log(2.0)) / (2.0 * np.pi * data.lowpass) * 1e3
     window = (float(data.t[0]), float(data.t[-1]))
     own = observe(ecg, onset=onset, window=window, bandwidth=bandwidth, leads=data.names)
-    pairs = zip(np.asarray(own.signals).T, np.asarray(data.signals).T, strict=True)
-    return dict(zip(data.names, (float(np.corrcoef(a, b)[0, 1]) for a, b in pairs), strict=True))
+    return lead_correlations(data.names, np.asarray(own.signals), np.asarray(data.signals))

@@ -6,7 +6,6 @@ as attributes, names as JSON text. It holds no name, date or place of a patient.
 
 import json
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from twinheart.anatomy.purkinje import PurkinjeTree
 from twinheart.calibration.calibrate import Calibration, Stage
 from twinheart.calibration.posterior import determination
 from twinheart.calibration.stored_cells import cell_of, described, with_apd
+from twinheart.calibration.stored_entries import read_array, read_entry, read_words
 from twinheart.ecg import Ecg, Electrodes, twelve_lead
 from twinheart.errors import InputError, TwinheartError
 from twinheart.mesh import TetMesh
@@ -38,10 +38,7 @@ from twinheart.twin import Beat, Twin, eikonal_beat, simulate
 
 FORMAT, VERSION = "twinheart calibrated twin", 1
 MOST_CLASSES = 12  # of velocities within a region
-_MOST_NUMBERS = 2_000_000_000  # in one array of a file
-_MOST_TEXT = 10_000_000
 _DAMAGE = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, OverflowError)
-_HARD_LINK = 0  # H5L_TYPE_HARD
 _STEP = 0.5  # ms: nodes at a site that are excited within it form one stimulus
 _SIGMAS = ("sigma_il", "sigma_it", "sigma_el", "sigma_et", "sigma_in", "sigma_en", "chi", "cm")
 _UNITS = {
@@ -70,7 +67,8 @@ class StoredTwin(eqx.Module):
     apd90 : (node,) array
         Fitted APD90 [ms].
     facts : dict
-        Sites, parameters with intervals, remarks: plain values.
+        Sites, parameters with intervals, correlation of every lead by stage (empty in files that
+        do not have it), remarks: plain values.
     """
 
     twin: Twin
@@ -220,6 +218,7 @@ def _content(found: Calibration) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         "site_radius_mm": float(model.excitation.radius),
         "electrode_names": list(found.twin.electrodes.names) if found.twin.electrodes else [],
         "parameters": {name: _parameters(stage) for name, stage in found.stages.items()},
+        "correlation": {name: stage.correlation for name, stage in found.stages.items()},
         "remarks": [*found.remarks, *remarks],
         "stored_lead_field": int(found.twin.lead_field is not None),
     }
@@ -369,23 +368,24 @@ def _read(file: Any) -> StoredTwin:
     heart = _heart(file)
     tags = np.unique(heart.regions).tolist()
     conduction = _conduction(file, tags)
-    kinds = _array(file, "tissue/cell", 1, "iu")
-    known = [cell_of(entry) for entry in _words(file, "cells", list)]
+    kinds = read_array(file, "tissue/cell", 1, "iu")
+    known = [cell_of(entry) for entry in read_words(file, "cells", list)]
     cells = {tag: known[int(kind)] for tag, kind in zip(tags, kinds, strict=True)}
     electrodes = None
-    if _entry(file, "electrodes") is not None:
-        names = [str(name) for name in _words(file, "electrode_names", list)]
-        electrodes = Electrodes(names, _array(file, "electrodes/positions", 2))
-    lat, apd90 = _array(file, "maps/lat", 1, finite=False), _array(file, "maps/apd90", 1)
+    if read_entry(file, "electrodes") is not None:
+        names = [str(name) for name in read_words(file, "electrode_names", list)]
+        electrodes = Electrodes(names, read_array(file, "electrodes/positions", 2))
+    lat, apd90 = read_array(file, "maps/lat", 1, finite=False), read_array(file, "maps/apd90", 1)
     if lat.shape != apd90.shape or len(lat) != heart.mesh.n_nodes or not (apd90 > 0).all():
         raise ValueError("its maps do not belong to its heart")
-    onsets = _array(file, "sites/onsets", 1)
-    purkinje = None if _entry(file, "purkinje") is None else _purkinje(file)
-    facts = {name: _words(file, name) for name in ("parameters", "remarks", "site_names")}
+    onsets = read_array(file, "sites/onsets", 1)
+    purkinje = None if read_entry(file, "purkinje") is None else _purkinje(file)
+    facts = {name: read_words(file, name) for name in ("parameters", "remarks", "site_names")}
     facts["site_onsets_ms"] = onsets.tolist()
+    facts["correlation"] = _correlation(file)
     facts["stored_lead_field"] = bool(file.attrs["stored_lead_field"])
     if purkinje is None:
-        positions = _array(file, "sites/positions", 2)
+        positions = read_array(file, "sites/positions", 2)
         stimuli = _at_sites(heart, positions, float(file.attrs["site_radius_mm"]), lat)
         facts["site_positions_mm"] = positions.tolist()
     else:
@@ -395,22 +395,33 @@ def _read(file: Any) -> StoredTwin:
     return StoredTwin(twin, stimuli, lat, apd90, facts)
 
 
+def _correlation(file: Any) -> dict[str, dict[str, float]]:
+    """Of every lead by stage; empty where the file was written before it was kept."""
+    if "correlation" not in file.attrs:
+        return {}
+    told = read_words(file, "correlation", dict)
+    if not set(told) <= {"qrs", "t_wave"}:
+        raise ValueError("its correlations are of unknown stages")
+    return {k: {str(lead): float(r) for lead, r in own.items()} for k, own in told.items()}
+
+
 def _heart(file: Any) -> Heart:
     fields = {}
     for kind in ("heart/point_fields", "heart/cell_fields"):
-        names = () if (group := _entry(file, kind)) is None else group.keys()
-        own = {n: _array(file, f"{kind}/{n}", None, "fiub", finite=False) for n in names}
+        names = () if (group := read_entry(file, kind)) is None else group.keys()
+        own = {n: read_array(file, f"{kind}/{n}", None, "fiub", finite=False) for n in names}
         fields[kind.removeprefix("heart/")] = own
-    mesh = TetMesh(_array(file, "heart/points", 2), _array(file, "heart/tets", 2, "iu"), **fields)
+    points, tets = read_array(file, "heart/points", 2), read_array(file, "heart/tets", 2, "iu")
+    mesh = TetMesh(points, tets, **fields)
     axes = ("heart/f0", "heart/s0")
-    f0, s0 = (None if _entry(file, n) is None else _array(file, n, 2) for n in axes)
-    return Heart(mesh, f0, s0, _array(file, "heart/regions", 1, "iu"))
+    f0, s0 = (None if read_entry(file, n) is None else read_array(file, n, 2) for n in axes)
+    return Heart(mesh, f0, s0, read_array(file, "heart/regions", 1, "iu"))
 
 
 def _conduction(file: Any, tags: list[int]) -> dict[int, Any]:
-    velocities = _array(file, "tissue/velocities", 2)
-    physical = _array(file, "tissue/conductivities", 2)
-    conducts = _array(file, "tissue/conducts", 1, "iub")
+    velocities = read_array(file, "tissue/velocities", 2)
+    physical = read_array(file, "tissue/conductivities", 2)
+    conducts = read_array(file, "tissue/conducts", 1, "iub")
     found: dict[int, Any] = {}
     made: dict[bytes, Velocities] = {}  # one for tissues that share it, so that it is tuned once
     for tag, cv, sigma, alive in zip(tags, velocities, physical, conducts, strict=True):
@@ -425,11 +436,11 @@ def _conduction(file: Any, tags: list[int]) -> dict[int, Any]:
 
 
 def _purkinje(file: Any) -> ConductionSystem:
-    cv, resistance, area = _array(file, "purkinje/cv_resistance_area", 1)
+    cv, resistance, area = read_array(file, "purkinje/cv_resistance_area", 1)
     tree = PurkinjeTree(
-        _array(file, "purkinje/points", 2),
-        _array(file, "purkinje/edges", 2, "iu"),
-        _array(file, "purkinje/roots", 1, "iu"),
+        read_array(file, "purkinje/points", 2),
+        read_array(file, "purkinje/edges", 2, "iu"),
+        read_array(file, "purkinje/roots", 1, "iu"),
     )
     return ConductionSystem(tree, cv=float(cv), resistance=float(resistance), area=float(area))
 
@@ -454,47 +465,3 @@ def _at_sites(heart: Heart, positions, radius: float, lat) -> tuple[Stimulus, ..
     return tuple(
         pace(nodes[bins == k], start=float(late[bins == k].mean())) for k in np.unique(bins)
     )
-
-
-def _entry(file: Any, name: str) -> Any:
-    """Entry of the file itself, None where there is none: what points elsewhere is refused."""
-    links = file.id.links  # to ask h5py itself whether a name is there would follow them
-    for path in accumulate(name.split("/"), "{}/{}".format):
-        if not links.exists(path.encode()):
-            return None
-        if links.get_info(path.encode()).type != _HARD_LINK:
-            raise ValueError(f"its entry '{name}' points elsewhere")
-    return file[name]
-
-
-def _array(
-    file: Any, name: str, ndim: int | None, kinds: str = "f", *, finite: bool = True
-) -> np.ndarray:
-    """Numbers that the file holds, every one of them: none is filled in or lies elsewhere."""
-    import h5py
-
-    found = _entry(file, name)
-    if (
-        not isinstance(found, h5py.Dataset)
-        or found.external
-        or found.is_virtual
-        or found.dtype.kind not in kinds
-        or (ndim is not None and len(found.shape) != ndim)
-        or np.prod(found.shape, dtype=float) > _MOST_NUMBERS
-        or found.id.get_storage_size() < found.size * found.dtype.itemsize
-    ):
-        raise ValueError(f"its entry '{name}' is no array of numbers of the expected form")
-    values = np.asarray(found[()])
-    if finite and not np.isfinite(values).all():
-        raise ValueError(f"its entry '{name}' has numbers that are not finite")
-    return values
-
-
-def _words(file: Any, name: str, kind: type | None = None) -> Any:
-    text = file.attrs[name]
-    if not isinstance(text, str) or len(text) > _MOST_TEXT:
-        raise ValueError(f"its attribute '{name}' is no text")
-    value = json.loads(text)
-    if kind is not None and not isinstance(value, kind):
-        raise ValueError(f"its attribute '{name}' is of the wrong kind")
-    return value

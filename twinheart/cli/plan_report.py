@@ -12,7 +12,12 @@ _NOTES = ("anatomy", "scar", "screen", "induction", "risk")
 
 
 def write_plan_report(
-    folder: Path, records: Records, settings: Mapping[str, Any], *, title: str = ""
+    folder: Path,
+    records: Records,
+    settings: Mapping[str, Any],
+    *,
+    fit: Mapping[str, Mapping[str, float]] | None = None,
+    title: str = "",
 ) -> Path:
     """Write ``report.html`` into the folder of a plan.
 
@@ -24,6 +29,8 @@ def write_plan_report(
         Record of each stage by its name.
     settings : mapping
         What made them.
+    fit : mapping, optional
+        Correlation of every lead of a calibrated twin, by part of the beat.
     title : str
         Heading; give it no name of a patient.
 
@@ -68,6 +75,7 @@ def write_plan_report(
         vt_ecg=_vt_ecg(folder, records.get("induction")),
         lesion=lesion,
         calibrated=bool(risk["calibrated"]),
+        fit=fit,
         notes=[*notes, *(risk.get("scar_and_ecg_notes") or [])],
     )
     heart, _ = heart_from_mesh(mesh)

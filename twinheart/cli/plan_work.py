@@ -398,7 +398,8 @@ class PlanWork:
             # paths may name a patient: files by their names only
             settings["plan"] = {k: Path(v).name if k in _FILES else v
                                 for k, v in settings["plan"].items()}  # fmt: skip
-            page = write_plan_report(self.folder, records, settings, title=self.case.title)
+            fit = None if self.stored is None else self.stored.facts["correlation"]
+            page = write_plan_report(self.folder, records, settings, fit=fit, title=self.case.title)
             return {"report": str(page)}
 
         return self.stages.run(

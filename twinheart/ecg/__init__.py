@@ -2,7 +2,7 @@
 
 from twinheart.ecg.beats import AverageBeat, Beats, average_beat, find_beats, qrs_bounds
 from twinheart.ecg.body_map import against_wilson, body_map, torso_lead_field
-from twinheart.ecg.compare import Comparison, compare_beats
+from twinheart.ecg.compare import Comparison, compare_beats, lead_correlations
 from twinheart.ecg.conduction import (
     Judgement,
     fragmented_qrs,
@@ -89,6 +89,7 @@ __all__ = [
     "heart_tensors",
     "lbbb_aha",
     "lbbb_strauss",
+    "lead_correlations",
     "lead_field",
     "lead_shares",
     "make_lead_field",

@@ -1,8 +1,10 @@
 """A simulated ECG beside a measured one: the same beat on the same time axis."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from twinheart.ecg.features import EcgFeatures
 from twinheart.ecg.leads import Ecg
@@ -81,14 +83,38 @@ def compare_beats(measured: EcgFeatures, simulated: EcgFeatures) -> Comparison:
     good = np.isfinite(one) & np.isfinite(other)
     power = float((other[good] ** 2).sum())
     gain = float(np.sqrt((one[good] ** 2).sum() / power)) if power > 0 else float("nan")
-    correlation = {
-        name: _correlation(a[use], b[use])
-        for name, a, b, use in zip(names, one.T, other.T, good.T, strict=True)
-    }
-    return Comparison(Ecg(t, one, names), Ecg(t, other, names), correlation, gain)
+    both = Ecg(t, one, names), Ecg(t, other, names)
+    return Comparison(*both, lead_correlations(names, one, other), gain)
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return float("nan")
-    return float(np.corrcoef(one, other)[0, 1])
+def lead_correlations(
+    names: Sequence[str], one: Float[np.ndarray, "time lead"], other: Float[np.ndarray, "time lead"]
+) -> dict[str, float]:
+    """Pearson's correlation of each lead of two ECGs on one time axis.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the leads.
+    one, other : (time, lead) arrays
+        Signals [mV]; samples that one of them lacks (NaN) are left out.
+
+    Returns
+    -------
+    dict of str to float
+        By lead; NaN where one is flat, or fewer than three samples are in common.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.ecg import lead_correlations
+    >>> t = np.arange(4.0)[:, None]
+    >>> lead_correlations(("I", "II"), np.hstack([t, t]), np.hstack([2 * t + 1, -t]))
+    {'I': 1.0, 'II': -1.0}
+    """
+    found = {}
+    for name, a, b in zip(names, one.T, other.T, strict=True):
+        use = np.isfinite(a) & np.isfinite(b)
+        shaped = use.sum() >= 3 and np.ptp(a[use]) > 0 and np.ptp(b[use]) > 0
+        found[name] = float(np.corrcoef(a[use], b[use])[0, 1]) if shaped else float("nan")
+    return found

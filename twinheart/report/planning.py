@@ -21,7 +21,10 @@ from twinheart.report.planning_maps import write_circuits, write_intervals, writ
 from twinheart.report.planning_words import (
     LIMITS,
     METHODS,
+    PARTS,
+    Fit,
     best_strategy,
+    fit_figures,
     flat,
     number,
     strategy_row,
@@ -53,6 +56,8 @@ class PlanningFindings(NamedTuple):
         Positive where the chosen strategy burns.
     calibrated : bool
         Whether velocities and durations were fitted to this patient.
+    fit : mapping or None
+        Correlation of every lead after that fit, by part: ``qrs``, ``t_wave``.
     notes : sequence of str
         What was assumed; no name of a patient.
     """
@@ -66,6 +71,7 @@ class PlanningFindings(NamedTuple):
     vt_ecg: Ecg | None = None
     lesion: Int[np.ndarray, "tet"] | None = None
     calibrated: bool = False
+    fit: Fit | None = None
     notes: Sequence[str] = ()
 
 
@@ -162,6 +168,9 @@ def _figures(found: PlanningFindings, circuits: Sequence[Record]) -> list[dict[s
         note = str(scar[0]["convention"])
         figures.append(_figure("Core", number(scar[0]["core_g"], 1), "g", note))
         figures.append(_figure("Border zone", number(scar[0]["border_g"], 1), "g", note))
+    for part, (middle, least, lead) in fit_figures(found.fit or {}).items():
+        note = f"median lead; least {number(least, 2)} in {lead}"
+        figures.append(_figure(f"Fit of the {PARTS[part]}", number(middle, 2), "", note))
     share = (found.risk or {}).get("circuit_share")
     if share:
         low, high = (f"{100 * share[key]:.0f}" for key in ("low", "high"))
@@ -210,6 +219,7 @@ def _sections(
         yield _Section(
             "vulnerability", "Where waves could turn back", picture=_picture(file, "RVI", text)
         )
+    yield from _fit(found.fit or {})
     yield from _risk(folder, found.risk)
     yield _Section("methods", "Methods", texts=METHODS)
 
@@ -314,6 +324,22 @@ def _ablation(
               "Activation later by (ms)", "Remark"),
         rows=rows,
         words=("Remark",),
+    )  # fmt: skip
+
+
+def _fit(fit: Fit) -> Iterator[_Section]:
+    figures = fit_figures(fit)
+    if not figures:
+        return
+    leads = list(dict.fromkeys(lead for part in fit.values() for lead in part))
+    yield _Section(
+        "fit", "How well the twin fits the ECG",
+        lead="Correlation of each lead of the twin with the lead that was measured, filtered "
+        "alike: 1 for the same shape, below 0.5 for another. Sizes are not in it.",
+        head=("Part", "Median", "Least", *leads),
+        rows=[[PARTS[part], number(middle, 2), number(least, 2),
+               *(number(fit[part].get(lead), 2) for lead in leads)]
+              for part, (middle, least, _) in figures.items()],
     )  # fmt: skip
 
 

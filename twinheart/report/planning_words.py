@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from twinheart.report.planning import PlanningFindings
 
 Record = Mapping[str, Any]
+Fit = Mapping[str, Mapping[str, float]]  # correlation of every lead, by part of the beat
 
 METHODS = (
     "Screening: waves from several sites are followed by the eikonal equation; where parts of a "
@@ -39,7 +40,10 @@ LIMITS = (
     "Catheter lesions are taken as complete; conduction through gaps, and recovery, are not in the "
     "model.",
 )
-_CALIBRATED = "Velocities and durations are calibrated to the ECG of this heart."
+POOR_FIT = 0.5  # a lead whose correlation is less has another shape
+_MOST_POOR = 4  # leads that a warning names
+PARTS = {"qrs": "QRS", "t_wave": "T"}
+_CALIBRATED = "Velocities and durations are calibrated to the ECG of this heart"
 _POPULATION = (
     "Population values: nothing was calibrated to this patient, so velocities, durations and all "
     "that follows are those of a typical heart."
@@ -103,7 +107,8 @@ def strategy_row(row: Record) -> list[str]:
 def warning_lines(found: "PlanningFindings") -> list[str]:
     """What must be read first."""
     records = (found.ablation, found.induction, found.screen, found.risk)
-    lines = [_sentence(text) for record in records for text in (record or {}).get("warnings") or []]
+    lines = _poor_fit(found.fit or {})
+    lines += [_sentence(x) for record in records for x in (record or {}).get("warnings") or []]
     if _left(found.ablation) and best_strategy(found.ablation) is None:
         lines.append("No strategy that was tried leaves the heart without a circuit.")
     if found.screen is not None and not found.screen.get("circuits_sought", True):
@@ -147,8 +152,66 @@ def summary_lines(found: "PlanningFindings", circuits: Sequence[Record]) -> list
             f"({100 * share['low']:.0f} to {100 * share['high']:.0f} %)."
         )
     if found.calibrated:
-        lines.append(_CALIBRATED)
+        lines.append(f"{_CALIBRATED}{_of_fit(found.fit or {})}.")
     return lines
+
+
+def _poor_fit(fit: Fit) -> list[str]:
+    """A warning where leads are not reproduced, the worst first; no line where all are."""
+    poor = [
+        (r, f"{lead} ({PARTS[part]} {number(r, 2)})")
+        for part, leads in fit.items()
+        for lead, r in leads.items()
+        if r < POOR_FIT
+    ]
+    if not poor:
+        return []
+    named = [text for _, text in sorted(poor)[:_MOST_POOR]]
+    if len(poor) > len(named):
+        named.append(f"{len(poor) - len(named)} more")
+    noun = "lead" if len(poor) == 1 else "leads"
+    return [
+        f"The twin does not reproduce {noun} {', '.join(named)}: what follows rests on a poor fit. "
+        f"In brackets the correlation with what was measured, 1 for the same shape."
+    ]
+
+
+def _of_fit(fit: Fit) -> str:
+    """How well each part is fitted, as the end of a sentence."""
+    found = [
+        f"correlation of the {PARTS[part]} {number(middle, 2)} in the median lead, "
+        f"{number(least, 2)} in the least ({lead})"
+        for part, (middle, least, lead) in fit_figures(fit).items()
+    ]
+    return ": " + "; ".join(found) if found else "; how well is not in the file of the twin"
+
+
+def fit_figures(fit: Fit) -> dict[str, tuple[float, float, str]]:
+    """Median and least correlation of the leads of each part, and which lead it is.
+
+    Parameters
+    ----------
+    fit : mapping
+        Correlation of every lead, by part: ``qrs`` or ``t_wave``; flat leads are NaN.
+
+    Returns
+    -------
+    dict
+        By part; parts without any known lead are left out.
+
+    Examples
+    --------
+    >>> from twinheart.report.planning_words import fit_figures
+    >>> fit_figures({"qrs": {"I": 0.9, "II": 0.7, "V1": 1.0, "V2": float("nan")}})
+    {'qrs': (0.9, 0.7, 'II')}
+    """
+    found = {}
+    for part, leads in fit.items():
+        known = {lead: r for lead, r in leads.items() if np.isfinite(r)}
+        if known:
+            lead = min(known, key=known.__getitem__)
+            found[part] = float(np.median(list(known.values()))), known[lead], lead
+    return found
 
 
 def _retested(found: "PlanningFindings") -> str:
