@@ -188,11 +188,13 @@ def test_a_poor_fit_is_said_first(heart, found, tmp_path):
     plain = found._replace(calibrated=True, fit=fit)
     page = write_planning_report(tmp_path / "poor.html", heart, plain).read_text()
     text = words(page)
-    warning = "The twin does not reproduce leads V2 (QRS -0.40), II (T 0.49): what follows rests"
+    warning = (
+        "The twin does not reproduce leads V2 (QRS -0.40), II (T wave 0.49): what follows rests"
+    )
     assert text.index(warning) < text.index("This plan isolates the right ventricle")
     assert "QRS 0.82 in the median lead, -0.40 in the least (V2)" in text
     assert "QRS 0.82 -0.40 0.98 0.94 0.71 -0.40" in text
-    assert "T 0.80 0.49 0.90 0.49 0.80 -" in text
+    assert "T wave 0.80 0.49 0.90 0.49 0.80 -" in text
 
 
 def test_a_good_fit_is_told_without_a_warning(found):

@@ -22,6 +22,7 @@ from twinheart.report.planning_words import (
     LIMITS,
     METHODS,
     PARTS,
+    POOR_FIT,
     Fit,
     best_strategy,
     fit_figures,
@@ -335,7 +336,7 @@ def _fit(fit: Fit) -> Iterator[_Section]:
     yield _Section(
         "fit", "How well the twin fits the ECG",
         lead="Correlation of each lead of the twin with the lead that was measured, filtered "
-        "alike: 1 for the same shape, below 0.5 for another. Sizes are not in it.",
+        f"alike: 1 for the same shape, below {POOR_FIT:g} for another. Sizes are not in it.",
         head=("Part", "Median", "Least", *leads),
         rows=[[PARTS[part], number(middle, 2), number(least, 2),
                *(number(fit[part].get(lead), 2) for lead in leads)]

@@ -42,7 +42,7 @@ LIMITS = (
 )
 POOR_FIT = 0.5  # a lead whose correlation is less has another shape
 _MOST_POOR = 4  # leads that a warning names
-PARTS = {"qrs": "QRS", "t_wave": "T"}
+PARTS = {"qrs": "QRS", "t_wave": "T wave"}
 _CALIBRATED = "Velocities and durations are calibrated to the ECG of this heart"
 _POPULATION = (
     "Population values: nothing was calibrated to this patient, so velocities, durations and all "
