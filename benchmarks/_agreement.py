@@ -27,7 +27,7 @@ from twinheart.planning import (
     prepare_pacing,
     screen_circuits,
 )
-from twinheart.tissue import CoupledTables, NonConducting, Velocities, build_eikonal
+from twinheart.tissue import NonConducting, Velocities, build_eikonal, coupled_tables
 
 TARGET_MM = 5.0
 NOISE = 0.2  # mV: gates of this cell switch 0.5 mV above rest; more noise makes another cell
@@ -137,7 +137,7 @@ def by_eikonal(made: ScarredSlab, measured: Measured) -> dict[str, Any]:
     """All sites, with the circuit of each that is induced."""
     start = perf_counter()
     problem = _problem(made, measured, at_limit=False)
-    tables = CoupledTables(measured.tables, COUPLING)
+    tables = coupled_tables(problem, measured.tables, COUPLING)
     sites = []
     for site in made.sites:
         found = induce(problem, tables, site, PROTOCOL)

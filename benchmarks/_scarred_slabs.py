@@ -34,7 +34,7 @@ CONDUCTION: dict[int, Conduction] = {
     BORDER: Velocities(SPEED[BORDER], SPEED[BORDER]),
     CORE: NonConducting(),
 }
-PROTOCOL = Protocol("S1 x 2, S2, S3", 2, CYCLE, (Stage(260.0, 10.0, 110.0),) * 2)
+PROTOCOL = Protocol("S1 x 2, S2, S3", 2, CYCLE, (Stage(260.0, 10.0, 130.0),) * 2)
 MARGIN = 3.0  # mm of the sites from the border of the slab
 RADIUS = 2.0  # mm, of the ball that a stimulus excites
 LEAD, LENGTH, WIDTH = 15.0, 40.0, 3.0  # mm of a sheet and of a channel that begins there
@@ -55,7 +55,7 @@ def scarred_slab(number: int, seed: int) -> ScarredSlab:
     mesh = slab(SIZE, EDGE)
     middle = np.array(SIZE) / 2
     x, y, _ = (mesh.points[mesh.tets].mean(axis=1) - middle).T
-    half = rng.uniform(9.0, 16.0, 2).tolist()
+    half = rng.uniform(13.0, 17.0, 2).tolist()
     rim = rng.choice([0.0, rng.uniform(1.0, 2.0)])
     phases, depth = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.0, 0.12)
     turn = np.arctan2(y / half[1], x / half[0])
@@ -64,7 +64,7 @@ def scarred_slab(number: int, seed: int) -> ScarredSlab:
     scar = np.where(radius < 1, CORE, 0)
     scar[(radius >= 1) & (radius < 1 + rim / min(half))] = BORDER
     made = {"half_mm": half, "rim_mm": float(rim), "channels": []}
-    for _ in range(rng.choice(3, p=[0.15, 0.75, 0.1])):
+    for _ in range(rng.choice(3, p=[0.2, 0.6, 0.2])):
         made["channels"].append(_dig(rng, scar, radius, x, y, half))
     mesh = TetMesh(mesh.points, mesh.tets, {}, {"scar": scar.astype(np.int32)})
     return ScarredSlab(Heart(mesh, regions=scar), _sites(rng), made)
@@ -81,7 +81,7 @@ def _dig(rng, scar, radius, x, y, half) -> dict[str, Any]:
     across = across - offset - swing * np.sin(at)
     slope = 2 * np.pi * swing / wave * np.cos(at)
     inside = (np.abs(across) < width / 2 * np.hypot(1.0, slope)) & (radius < 1)
-    closed = bool(rng.random() < 0.3)
+    closed = bool(rng.random() < 0.35)
     if closed:
         where, thick = rng.uniform(-0.7, 0.7) * min(half), rng.uniform(2.0, 4.0)
         inside &= np.abs(along - where) > thick / 2

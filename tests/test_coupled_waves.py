@@ -9,9 +9,17 @@ from twinheart.cell import get_model
 from twinheart.errors import ModelError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
-from twinheart.tissue import CoupledTables, Sites, Velocities, WaveTable, build_eikonal
-from twinheart.tissue.coupled_waves import mixture, region_shares
+from twinheart.tissue import (
+    Sites,
+    Velocities,
+    WaveTable,
+    build_eikonal,
+    coupled_tables,
+    node_tables,
+)
+from twinheart.tissue.coupled_waves import ELECTROTONIC_TIME, mixture, region_shares
 from twinheart.tissue.eikonal_trains import Trains
+from twinheart.tissue.electrotonic import fitted_time, line_shares
 
 EARLY, LATE = (
     WaveTable([20.0, 120.0], [0.6, 1.0], [180.0, 200.0]),
@@ -70,7 +78,7 @@ def test_far_from_a_border_nothing_changes():
     x = np.asarray(problem.points)[:, 0]
     apd = [
         Trains(problem, given).until(150.0, [Sites([[0.0, 0.5, 0.5]])]).train().apd[:, 0]
-        for given in (tables, CoupledTables(tables), CoupledTables(tables, 0.0))
+        for given in (tables, coupled_tables(problem, tables), coupled_tables(problem, tables, 0.0))
     ]
     assert np.array_equal(apd[0], apd[2])
     assert np.array_equal(apd[0][np.abs(x - 30.0) > 12.0], apd[1][np.abs(x - 30.0) > 12.0])
@@ -97,9 +105,21 @@ def test_durations_near_a_border_are_those_of_monodomain():
     assert error[1] < 0.5 * error[0]
 
 
+def test_electrotonic_time_is_found_again():
+    """From durations along a line by theory; without a step there is nothing to measure."""
+    x = np.arange(-20.0, 20.01, 0.25)
+    lat = np.where(x < 0, x / 0.6, x / 0.3)
+    apd = 200.0 + 40.0 * line_shares(x, 0.6, 0.3, 5.0)
+    assert fitted_time(x, lat, apd) == pytest.approx(5.0, rel=1e-3)
+    assert fitted_time(x, lat, np.full(len(x), 200.0)) == ELECTROTONIC_TIME
+
+
 def test_bad_input():
-    with pytest.raises(ModelError, match="electrotonic time is -1 ms"):
-        CoupledTables({0: EARLY}, -1.0)
     _, _, problem = halves(slab((4.0, 1.0, 1.0), 1.0), 2.0)
+    with pytest.raises(ModelError, match="electrotonic time is -1 ms"):
+        coupled_tables(problem, {0: EARLY}, -1.0)
     with pytest.raises(ModelError, match=r"regions \[1\] have no wave table"):
-        Trains(problem, CoupledTables({0: EARLY}))
+        coupled_tables(problem, {0: EARLY})
+    other = build_eikonal(Heart(slab((9.0, 1.0, 1.0), 1.0)))
+    with pytest.raises(ModelError, match=r"tables are of \d+ nodes, the problem has"):
+        Trains(problem, node_tables(other, EARLY))

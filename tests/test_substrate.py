@@ -11,14 +11,11 @@ from twinheart.errors import InputError, MeshError, ModelError
 from twinheart.mesh.generate import slab
 from twinheart.planning import Lesion
 from twinheart.planning import substrate as substrate_module
-from twinheart.planning.substrate import (
-    build_substrate,
-    read_substrate,
-    substrate_with,
-    twin_substrate,
-)
+from twinheart.planning.substrate import build_substrate, substrate_with
+from twinheart.planning.substrate_file import read_substrate, twin_substrate
 from twinheart.tissue import NonConducting, Sites, Velocities, WaveTable, arrival
 from twinheart.tissue import measured_wave as module
+from twinheart.tissue.coupled_waves import ELECTROTONIC_TIME
 from twinheart.tissue.measured_wave import measured_wave
 from twinheart.tissue.purkinje import FAST_TAG
 from twinheart.twin import Twin
@@ -49,7 +46,7 @@ def velocities(found, tag):
 
 
 def test_each_region_has_its_velocity_and_its_refractory_period():
-    found = built(across=0.25)
+    found = built(across=0.25, coupling=0.0)
     assert sorted(np.unique(found.heart.regions)) == [0, 1000, 2000]
     assert isinstance(found.conduction[2000], NonConducting)
     np.testing.assert_allclose(velocities(found, 1000), [0.3, 0.075, 0.075], rtol=1e-6)
@@ -62,6 +59,22 @@ def test_each_region_has_its_velocity_and_its_refractory_period():
     middle = (found.heart.mesh.points[:, 1:] == [2.0, 1.0]).all(axis=1)
     assert lat[middle & (x == 12)] == pytest.approx(6 / 0.6 + 6 / 0.3, rel=1e-3)
     assert np.isinf(lat[x > 12]).all()
+
+
+def test_recovery_goes_over_where_regions_meet():
+    """As far as velocity times the electrotonic time, and by shares that add up."""
+    mesh = strip((60.0, 1.0, 1.0))
+    sharp, smooth = built(mesh, coupling=0.0), built(mesh)
+    assert smooth.coupling == ELECTROTONIC_TIME
+    x = mesh.mesh.points[:, 0]
+    changed = sharp.refractory != smooth.refractory
+    assert changed[np.abs(x - 20.0) <= 1.0].any()
+    assert not changed[np.abs(x - 20.0) > 8.0].any()  # ways are 2.4 and 1.2 mm
+    along = smooth.durations()[np.lexsort((mesh.mesh.points[:, 1], x))]
+    assert (np.diff(along[x[np.argsort(x)] < 35.0]) >= -1e-9).all()
+    assert 280.0 < float(smooth.durations()[np.abs(x - 20.0) < 0.5].mean()) < 300.0
+    # nothing conducts in the core: no recovery comes from there
+    assert set(smooth.durations()[(x > 32.0) & (x < 40.0)]) == {300.0}
 
 
 def test_without_scar_all_is_healthy_and_it_says_so():
@@ -89,7 +102,7 @@ def test_fitted_durations_divide_regions(monkeypatch):
     heart = strip(scar=False, regions=np.zeros(18 * 4 * 2 * 6, dtype=int))
     x = heart.mesh.points[:, 0]
     fitted = 250.0 + 60.0 * x / x.max()
-    found = build_substrate(heart, MS, Velocities(0.7, 0.2), apd90=fitted)
+    found = build_substrate(heart, MS, Velocities(0.7, 0.2), apd90=fitted, coupling=0.0)
     assert len(found.tables) == 6
     assert np.abs(found.durations() - fitted).max() < 10.0  # a class and an element
     np.testing.assert_allclose(found.refractory - 50.0, found.durations() * 200 / 280, rtol=1e-9)
@@ -130,11 +143,13 @@ def test_border_zone_added_after_a_fit_keeps_its_own_action_potential(monkeypatc
         "twinheart.planning.substrate.measured_wave",
         lambda cell, *_: waves[float(cell.g_cal) == float(healthy.g_cal)],
     )
+    monkeypatch.setattr("twinheart.planning.substrate.electrotonic_time", lambda *_: 6.0)
     heart = strip(regions=np.zeros(18 * 4 * 2 * 6, dtype=int))
     n, tissues = heart.mesh.n_nodes, {0: Velocities(0.6, 0.3)}
     fitted = StoredTwin(Twin(heart, healthy, tissues), (), np.zeros(n), np.full(n, 350.0), {})
     found = twin_substrate(fitted)
     assert velocities(found, 1000)[0] == pytest.approx(0.6 * 0.5)
+    assert found.coupling == 6.0
     assert found.tables[0].apd[-1] == pytest.approx(350.0)
     np.testing.assert_allclose(found.tables[1000].apd, BORDER.apd * 350.0 / 280.0, rtol=1e-12)
     np.testing.assert_array_equal(found.tables[1000].di, BORDER.di)
@@ -147,7 +162,7 @@ def test_border_zone_added_after_a_fit_keeps_its_own_action_potential(monkeypatc
 
 
 def test_lesions_do_not_conduct_and_change_nothing_else():
-    before = built()
+    before = built(coupling=0.0)
     after = substrate_with(before, [Lesion([[3.0, 2.0, 1.0]], radius=2.0)])
     burnt = after.heart.regions >= 10_000
     assert burnt.any()

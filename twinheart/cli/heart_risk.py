@@ -222,7 +222,7 @@ def _substrate(
 ) -> "tuple[Substrate, StoredTwin | None]":
     """Substrate, and the calibrated twin behind it if there is one."""
     from twinheart.calibration.twin_file import load_twin
-    from twinheart.planning.substrate import twin_substrate
+    from twinheart.planning.substrate_file import twin_substrate
 
     if heart is not None and twin is not None:
         if case is not None or cell is not None:

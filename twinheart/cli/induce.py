@@ -123,7 +123,7 @@ def induce_heart(
         leads = leads_of(substrate.heart, electrodes, lead_field, stored=stored, case=known)
     chosen = shared.sites_of(sites, substrate)
     results = induce_sites(
-        substrate.problem, substrate.tables, chosen, protocol, file=out,
+        substrate.problem, substrate.restitution, chosen, protocol, file=out,
         workers=workers or os.cpu_count() or 1, progress=shared.SiteProgress("pacing sites"),
     )  # fmt: skip
     for remark in remarks_on(results, protocol):

@@ -271,7 +271,7 @@ class PlanWork:
 
         def make() -> dict[str, Any]:
             results = induce_sites(
-                self.substrate.problem, self.substrate.tables, self.sites, protocol,
+                self.substrate.problem, self.substrate.restitution, self.sites, protocol,
                 file=self._results(), workers=self.workers,
                 progress=shared.SiteProgress("pacing sites"),
             )  # fmt: skip
@@ -312,7 +312,7 @@ class PlanWork:
         assert self.protocol is not None
         try:
             induce_sites(
-                self.substrate.problem, self.substrate.tables, (), self.protocol, file=file
+                self.substrate.problem, self.substrate.restitution, (), self.protocol, file=file
             )
         except InputError:
             file.unlink()
@@ -322,7 +322,7 @@ class PlanWork:
         import math
 
         from twinheart.cli.ablate import comparison_record, write_lesions
-        from twinheart.planning.ablation.plan import Operation
+        from twinheart.planning.ablation.operation import Operation
         from twinheart.planning.ablation.reach import Catheter
         from twinheart.planning.ablation.table import compare_strategies
 
@@ -421,7 +421,7 @@ def _write_vt(path: Path, substrate: "Substrate", results, protocol: "Protocol")
     if not induced:
         return
     first = min(induced, key=lambda result: result.cycle_length)
-    train = activation_train(substrate.problem, substrate.tables, first, protocol)
+    train = activation_train(substrate.problem, substrate.restitution, first, protocol)
     mesh = mesh_of_heart(substrate.heart)
     lat = last_cycle(train.lat[: mesh.n_nodes], first.cycle_length)
     fields = mesh.point_fields | {"vt_lat_ms": lat}

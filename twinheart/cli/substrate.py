@@ -93,7 +93,8 @@ def substrate_and_twin(
     if len(given) != 1:
         raise InputError("give one of --heart, --twin and --case.")
     from twinheart.calibration.twin_file import is_twin_file, load_twin
-    from twinheart.planning.substrate import CELL, build_substrate, read_substrate, twin_substrate
+    from twinheart.planning.substrate import CELL, build_substrate
+    from twinheart.planning.substrate_file import read_substrate, twin_substrate
 
     stored = None
 
@@ -128,12 +129,8 @@ def _of_case(path: Path) -> "Substrate":
     from twinheart.calibration.twin_file import load_twin
     from twinheart.cli.build import build_heart, build_twin, is_calibrated
     from twinheart.cli.case import read_case
-    from twinheart.planning.substrate import (
-        build_substrate,
-        plain_tags,
-        twin_substrate,
-        with_stored_lesions,
-    )
+    from twinheart.planning.substrate import build_substrate
+    from twinheart.planning.substrate_file import plain_tags, twin_substrate, with_stored_lesions
 
     case = read_case(path)
     scar = {"condition": case.scar.condition, "across": case.scar.across}

@@ -4,7 +4,8 @@ Healthy tissue, border zone and lesions are regions, each with a cell, velocitie
 table of restitution. Core does not conduct. The border zone has remodelled cells and conducts worse
 across the fibres, see `twinheart.tissue.scar`; its velocities follow those of the healthy tissue by
 the speed of the two cells' waves. Restitution and that speed are measured on a cable of each cell,
-see `twinheart.tissue.measured_wave`.
+see `twinheart.tissue.measured_wave`; so is how far recovery reaches from one into the other, see
+`twinheart.tissue.electrotonic`.
 
 With a calibrated twin, velocities and durations are those fitted: each region is divided by
 duration, and restitution is scaled to it. A border zone that the fit took for healthy tissue keeps
@@ -13,35 +14,35 @@ the ratio of its cell's durations to the healthy cell's: what was fitted is heal
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from twinheart.anatomy import Heart, add_coordinates, coordinates_of, read_heart
-from twinheart.calibration.twin_file import StoredTwin, is_twin_file, load_twin
+from twinheart.anatomy import Heart, add_coordinates, coordinates_of
 from twinheart.cell import AbstractCellModel, get_model
 from twinheart.cell.conditions import CONDITIONS
 from twinheart.errors import MeshError, ModelError
 from twinheart.planning.ablation.lesions import (
-    LESION_FIELD,
     LESION_TAG,
     Ablation,
     Lesion,
     ablate_tissue,
     ablated,
-    stored_ablation,
 )
 from twinheart.tissue import (
     Eikonal,
+    NodeTables,
     NonConducting,
     Velocities,
     WaveTable,
     build_eikonal,
+    coupled_tables,
 )
 from twinheart.tissue.conductivity import Conduction, by_region
-from twinheart.tissue.eikonal_trains import table_of_nodes
+from twinheart.tissue.coupled_waves import ELECTROTONIC_TIME
+from twinheart.tissue.electrotonic import electrotonic_time
 from twinheart.tissue.measured_wave import measured_wave
 from twinheart.tissue.purkinje import FAST_TAG
 from twinheart.tissue.scar import SCAR_FIELD, SCAR_TAG, has_scar, scarred
@@ -69,9 +70,11 @@ class Substrate(eqx.Module):
     problem : Eikonal
         Of this heart.
     tables : dict of int to WaveTable
-        Restitution of each region.
-    refractory : (node,) array
-        Shortest cycle that a node follows [ms]: a circuit is sustained if it takes longer.
+        Restitution of each region, deep inside it.
+    coupling : float
+        Electrotonic time [ms]: how far recovery reaches where regions meet.
+    restitution : NodeTables
+        That of every node, by these two.
     cycle : float
         Cycle length at which restitution was measured [ms].
     calibrated : bool
@@ -85,7 +88,8 @@ class Substrate(eqx.Module):
     conduction: dict[int, Conduction]
     problem: Eikonal
     tables: dict[int, WaveTable]
-    refractory: Float[np.ndarray, "node"]
+    coupling: float
+    restitution: NodeTables
     cycle: float
     calibrated: bool
     notes: tuple[str, ...]
@@ -95,13 +99,27 @@ class Substrate(eqx.Module):
         """Whether there is any border zone or core."""
         return has_scar(self.heart)
 
+    @property
+    def refractory(self) -> Float[np.ndarray, "node"]:
+        """Shortest cycle that a node of the mesh follows [ms]."""
+        return self._of_nodes(lambda table: table.refractory)
+
     def durations(self) -> Float[np.ndarray, "node"]:
         """Duration of every node at the cycle length of the regular beats [ms]."""
-        return _of_nodes(self.problem, self.tables, self.heart, lambda table: table.apd[-1])
+        return self._of_nodes(lambda table: table.apd[-1])
 
     def intervals(self) -> Float[np.ndarray, "node"]:
         """Shortest diastolic interval after which every node conducts [ms]."""
-        return _of_nodes(self.problem, self.tables, self.heart, lambda table: table.di[0])
+        return self._of_nodes(lambda table: table.di[0])
+
+    def changed(self, **fields: Any) -> "Substrate":
+        """The substrate with other fields, and the restitution of nodes that follows from them."""
+        other = replace(self, **fields)
+        found = coupled_tables(other.problem, other.tables, other.coupling)
+        return replace(other, restitution=found)
+
+    def _of_nodes(self, value) -> Float[np.ndarray, "node"]:
+        return self.restitution.each(value)[: self.heart.mesh.n_nodes]
 
 
 def build_substrate(
@@ -113,6 +131,7 @@ def build_substrate(
     across: float = 0.1,
     border_speed: float | None = None,
     cycle: float = CYCLE,
+    coupling: float | None = None,
     tables: dict[int, WaveTable] | None = None,
     apd90: Float[np.ndarray, "node"] | None = None,
     calibrated: bool = False,
@@ -138,6 +157,9 @@ def build_substrate(
         default it is measured on cables of the two cells.
     cycle : float
         Cycle length of the regular beats before the premature ones of restitution [ms].
+    coupling : float, optional
+        Electrotonic time [ms]; by default that of healthy tissue and border zone, measured on a
+        cable where `tables` are, else `twinheart.tissue.coupled_waves.ELECTROTONIC_TIME`.
 
     Other Parameters
     ----------------
@@ -203,121 +225,15 @@ def build_substrate(
         tables = _measured(heart, cells, tissues, apd90, cycle, in_fit)
         name = ", ".join(sorted({model.name for model in cells.values()}))
         notes.append(f"restitution of {name} after regular beats of {cycle:g} ms, from a cable")
+        coupling = _coupling(heart, cells, tissues, cycle) if coupling is None else coupling
+    coupling = ELECTROTONIC_TIME if coupling is None else coupling
     problem = build_eikonal(heart, tissues)
     tables = _for_all(tables, problem)
-    refractory = _of_nodes(problem, tables, heart, lambda table: table.refractory)
+    restitution = coupled_tables(problem, tables, coupling)
     return Substrate(
-        heart, cells, tissues, problem, tables, refractory, float(cycle), calibrated, tuple(notes)
-    )
-
-
-def twin_substrate(
-    stored: StoredTwin, *, condition: str = "border-zone", across: float = 0.1, cycle: float = CYCLE
-) -> Substrate:
-    """Substrate of a calibrated twin: its heart, cells, fitted velocities and durations.
-
-    Parameters
-    ----------
-    stored : StoredTwin
-        From `twinheart.calibration.load_twin`.
-    condition, across
-        Of the border zone, where the heart has scar that the calibration did not distinguish.
-    cycle : float
-        See `build_substrate`.
-
-    Returns
-    -------
-    Substrate
-        Without the Purkinje tree: circuits run in the muscle.
-    """
-    twin = stored.twin
-    found = build_substrate(
-        twin.heart, twin.cell, twin.conductivity, condition=condition, across=across, cycle=cycle,
-        apd90=stored.apd90, calibrated=True,
+        heart, cells, tissues, problem, tables, float(coupling), restitution, float(cycle),
+        calibrated, tuple(notes),
     )  # fmt: skip
-    notes = ["velocities and durations fitted to an ECG", *found.notes]
-    if twin.purkinje is not None:
-        notes.append("the Purkinje tree of the twin is left out: circuits run in the muscle")
-    return replace(found, notes=tuple(notes))
-
-
-def read_substrate(
-    path: str | Path,
-    cell: AbstractCellModel | str = CELL,
-    *,
-    length_unit: str | None = None,
-    condition: str = "border-zone",
-    across: float = 0.1,
-    cycle: float = CYCLE,
-) -> Substrate:
-    """Substrate of a heart file or of a calibrated twin file.
-
-    Parameters
-    ----------
-    path : path
-        Mesh of a heart, or what ``twinheart calibrate`` wrote. Where the mesh has the cell field
-        ``lesion``, as ``twinheart ablate`` writes it, lesions do not conduct.
-    cell : AbstractCellModel or str
-        Of healthy tissue; a calibrated twin has its own.
-    length_unit : str, optional
-        Unit of a heart file.
-    condition, across, cycle
-        See `build_substrate`.
-
-    Returns
-    -------
-    Substrate
-        What was guessed about the file is among its notes.
-
-    Raises
-    ------
-    InputError, MeshError, UnitError, ModelError
-        If the file is not usable; see `build_substrate`.
-    """
-    if is_twin_file(path):
-        return twin_substrate(load_twin(path), condition=condition, across=across, cycle=cycle)
-    heart, report = read_heart(path, length_unit=length_unit)
-    found = build_substrate(
-        plain_tags(heart), cell, condition=condition, across=across, cycle=cycle
-    )
-    return with_stored_lesions(replace(found, notes=(*report.sentences(), *found.notes)))
-
-
-def plain_tags(heart: Heart) -> Heart:
-    """The heart without what a substrate added to its region tags for lesions and scar.
-
-    Files with maps have these tags, but not the cells and velocities that belong to them: a border
-    zone would be taken for healthy tissue.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from twinheart.anatomy import Heart
-    >>> from twinheart.anatomy.scar import with_scar
-    >>> from twinheart.mesh.generate import slab
-    >>> from twinheart.planning.substrate import plain_tags
-    >>> mesh = slab((2.0, 1.0, 1.0), 1.0)
-    >>> scar = (mesh.points[mesh.tets].mean(axis=1)[:, 0] // 1).astype(np.int32)
-    >>> plain_tags(Heart(with_scar(mesh, scar), regions=3 + 1000 * scar)).regions.max().item()
-    3
-    """
-    tags, fields = heart.regions, heart.mesh.cell_fields
-    burnt = fields.get(LESION_FIELD)
-    if burnt is not None and ((tags >= LESION_TAG) == (burnt > 0)).all():
-        tags = tags % LESION_TAG
-    if has_scar(heart) and (tags // SCAR_TAG == fields[SCAR_FIELD]).all():
-        tags = tags % SCAR_TAG
-    return Heart(heart.mesh, heart.f0, heart.s0, tags)
-
-
-def with_stored_lesions(substrate: Substrate) -> Substrate:
-    """The substrate in which the lesions that its mesh has, see `stored_ablation`, are burnt."""
-    burnt = stored_ablation(substrate.heart.mesh)
-    if burnt is None:
-        return substrate
-    said = f"lesions (cell field '{LESION_FIELD}'), {burnt.volume_ml:.2g} ml, do not conduct"
-    after = substrate_with(substrate, burnt)
-    return replace(after, notes=(*substrate.notes, said))
 
 
 def substrate_with(substrate: Substrate, lesions: Ablation | Sequence[Lesion]) -> Substrate:
@@ -358,8 +274,8 @@ def substrate_with(substrate: Substrate, lesions: Ablation | Sequence[Lesion]) -
     heart, cells, tissues = ablated(heart, substrate.cells, substrate.conduction, burnt)
     problem = build_eikonal(heart, tissues)
     tables = {tag: substrate.tables[tag % LESION_TAG] for tag in problem.tags}
-    return replace(
-        substrate, heart=heart, cells=cells, conduction=tissues, problem=problem, tables=tables
+    return substrate.changed(
+        heart=heart, cells=cells, conduction=tissues, problem=problem, tables=tables
     )
 
 
@@ -453,6 +369,21 @@ def _measured(
     return tables
 
 
+def _coupling(heart: Heart, cells, tissues, cycle: float) -> float | None:
+    """Electrotonic time of the healthy and the border zone's region with most elements."""
+    pair = []
+    for band in (0, 1):
+        own = [
+            tag for tag in cells
+            if tag % FAST_TAG // SCAR_TAG == band and not isinstance(tissues[tag], NonConducting)
+        ]  # fmt: skip
+        count = {tag: int((heart.regions == tag).sum()) for tag in own}
+        if not any(count.values()):
+            return None
+        pair.append(cells[max(count, key=lambda tag: count[tag])])
+    return electrotonic_time(*pair, cycle)
+
+
 def _for_all(tables: dict[int, WaveTable], problem: Eikonal) -> dict[int, WaveTable]:
     """Tables with one for every region of the problem: what does not conduct has any."""
     alive = {problem.tags[k] for k in np.unique(np.asarray(problem.rows[0]))}
@@ -463,8 +394,3 @@ def _for_all(tables: dict[int, WaveTable], problem: Eikonal) -> dict[int, WaveTa
         )
     some = tables[min(alive)]
     return {tag: tables.get(tag, some) for tag in problem.tags}
-
-
-def _of_nodes(problem: Eikonal, tables, heart: Heart, value) -> Float[np.ndarray, "node"]:
-    chosen = np.array([value(tables[tag]) for tag in problem.tags])
-    return chosen[table_of_nodes(problem)][: heart.mesh.n_nodes]

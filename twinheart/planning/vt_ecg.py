@@ -122,7 +122,7 @@ def tachycardia_ecg(
     """
     until = max(protocol.observe, _SETTLED * protocol.observe + LENGTH)
     longer = replace(protocol, observe=until)
-    train = activation_train(substrate.problem, substrate.tables, result, longer)
+    train = activation_train(substrate.problem, substrate.restitution, result, longer)
     return substrate_ecg(substrate, leads, train, result.stimuli[-1] + until - LENGTH)
 
 

@@ -17,7 +17,7 @@ from twinheart.tissue.conductivity import (
     Velocities,
     region_tensor,
 )
-from twinheart.tissue.coupled_waves import CoupledTables
+from twinheart.tissue.coupled_waves import coupled_tables
 from twinheart.tissue.eikonal import (
     Eikonal,
     Sites,
@@ -28,6 +28,7 @@ from twinheart.tissue.eikonal import (
 from twinheart.tissue.eikonal_trains import Train, eikonal_train
 from twinheart.tissue.memory import CheckpointPlan, checkpoint_plan
 from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state, solve
+from twinheart.tissue.node_tables import NodeTables, node_tables
 from twinheart.tissue.purkinje import ConductionSystem, fast_endocardium
 from twinheart.tissue.restitution import (
     CableRefractoryPeriod,
@@ -53,11 +54,11 @@ __all__ = [
     "ConductionSystem",
     "ConductionWarning",
     "Conductivities",
-    "CoupledTables",
     "CrankNicolson",
     "Eikonal",
     "Explicit",
     "Monodomain",
+    "NodeTables",
     "NonConducting",
     "Run",
     "Samples",
@@ -78,12 +79,14 @@ __all__ = [
     "cable_velocity",
     "checkpoint_plan",
     "continuum_velocity",
+    "coupled_tables",
     "cv_restitution",
     "dynamic_cv_restitution",
     "eikonal_train",
     "fast_endocardium",
     "initial_state",
     "lattice_spacing",
+    "node_tables",
     "pace",
     "region_tensor",
     "run",

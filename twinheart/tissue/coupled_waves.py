@@ -16,7 +16,6 @@ cells and 7 ms for TT06, and durations came within 5 and 10 % of the step (14 an
 
 from collections.abc import Mapping
 
-import equinox as eqx
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
@@ -26,6 +25,7 @@ from twinheart.errors import ModelError, SolverError
 from twinheart.mesh.quality import triangle_areas, volumes
 from twinheart.tissue.eikonal import Eikonal, metric
 from twinheart.tissue.eikonal_elements import TET_PAIRS, TRIANGLE_PAIRS, edge_gram
+from twinheart.tissue.node_tables import NodeTables, node_tables, tables_of_regions
 from twinheart.tissue.wave_table import WaveTable
 
 ELECTROTONIC_TIME = 4.0  # ms, see above; longer for cells that repolarise slowly
@@ -33,49 +33,55 @@ _STEPS = 8  # shares are rounded to eighths: tables are made once for each mixtu
 _APART = 1.0  # ms between the rows of a mixture, at least
 
 
-class CoupledTables(eqx.Module):
-    """Wave tables of regions, mixed where these meet; taken wherever tables are.
+def coupled_tables(
+    problem: Eikonal, tables: Mapping[int, WaveTable], time: float = ELECTROTONIC_TIME
+) -> NodeTables:
+    """Wave tables of regions, mixed where these meet.
 
     Parameters
     ----------
-    tables : dict of int to WaveTable
+    problem : Eikonal
+        With a region tag in every row of its velocities.
+    tables : mapping of int to WaveTable
         One for each region tag.
     time : float
-        Electrotonic time [ms].
+        Electrotonic time [ms], see `twinheart.tissue.electrotonic`; 0: each node has the table of
+        its own region.
+
+    Returns
+    -------
+    NodeTables
+        Restitution of every node.
 
     Raises
     ------
     ModelError
-        If the time is negative.
+        If a region has no table, or the time is negative.
+    SolverError
+        If the shares of a region do not converge.
 
     Examples
     --------
     >>> import numpy as np
     >>> from twinheart.anatomy import Heart
     >>> from twinheart.mesh.generate import slab
-    >>> from twinheart.tissue import Sites, Velocities, WaveTable, build_eikonal, eikonal_train
-    >>> from twinheart.tissue.coupled_waves import CoupledTables
+    >>> from twinheart.tissue import Velocities, WaveTable, build_eikonal, coupled_tables
     >>> mesh = slab((20.0, 2.0, 2.0), 1.0)
     >>> tags = (mesh.points[mesh.tets].mean(axis=1)[:, 0] > 10.0).astype(np.int32)
     >>> problem = build_eikonal(Heart(mesh, regions=tags), {0: Velocities(), 1: Velocities()})
-    >>> late = WaveTable([20.0], [1.0], [240.0])
-    >>> tables = CoupledTables({0: WaveTable([20.0], [1.0], [200.0]), 1: late})
-    >>> apd = eikonal_train(problem, Sites([[0.0, 1, 1]]), tables, t_end=100.0).apd[:, 0]
+    >>> early, late = WaveTable([20.0], [1.0], [200.0]), WaveTable([20.0], [1.0], [240.0])
+    >>> apd = coupled_tables(problem, {0: early, 1: late}).each(lambda table: table.apd[0])
     >>> float(apd.min()), float(apd.max()), len(np.unique(apd)) > 2
     (200.0, 240.0, True)
     """
-
-    tables: dict[int, WaveTable]
-    time: float
-
-    def __init__(self, tables: Mapping[int, WaveTable], time: float = ELECTROTONIC_TIME):
-        if not time >= 0:
-            raise ModelError(f"the electrotonic time is {time:g} ms, expected none or more.")
-        self.tables, self.time = dict(tables), float(time)
-
-
-# What `eikonal_train` and all that calls it take as restitution.
-WaveTables = WaveTable | dict[int, WaveTable] | CoupledTables
+    if not time >= 0:
+        raise ModelError(f"the electrotonic time is {time:g} ms, expected none or more.")
+    chosen = tables_of_regions(problem, dict(tables))
+    if len(chosen) == 1 or time == 0:
+        return node_tables(problem, dict(tables))
+    rounded = np.round(region_shares(problem, time) * _STEPS)
+    kinds, of = np.unique(rounded, axis=0, return_inverse=True)
+    return NodeTables(tuple(mixture(chosen, kind / kind.sum()) for kind in kinds), of.ravel())
 
 
 def region_shares(problem: Eikonal, time: float) -> Float[np.ndarray, "node region"]:
@@ -133,29 +139,6 @@ def region_shares(problem: Eikonal, time: float) -> Float[np.ndarray, "node regi
     shares[:, 0] = 1.0 - np.minimum(shares.sum(axis=1), 1.0)
     shares[problem.n_mesh :] = np.eye(loads.shape[1])[0]
     return shares / shares.sum(axis=1, keepdims=True)
-
-
-def mixtures(problem: Eikonal, coupled: CoupledTables) -> tuple[list[WaveTable], np.ndarray]:
-    """Tables of all mixtures that occur, and the one of every node.
-
-    Parameters
-    ----------
-    problem : Eikonal
-        Regions and velocities.
-    coupled : CoupledTables
-        Of these regions.
-
-    Returns
-    -------
-    tables : list of WaveTable
-        Mixtures.
-    of : (node,) int array
-        Place in that list.
-    """
-    rounded = np.round(region_shares(problem, coupled.time) * _STEPS)
-    kinds, of = np.unique(rounded, axis=0, return_inverse=True)
-    chosen = [coupled.tables[tag] for tag in problem.tags]
-    return [mixture(chosen, kind / kind.sum()) for kind in kinds], of.ravel()
 
 
 def mixture(tables: list[WaveTable], shares: Float[np.ndarray, "table"]) -> WaveTable:

@@ -8,8 +8,8 @@ depend on the interval since it repolarised,
 
 with tables measured on a cable of the cell model (`twinheart.tissue.cv_restitution`). Waves block
 where they meet refractory tissue, turn around obstacles and re-enter. Electrotonic coupling of
-durations and the curvature of fronts are left out; the arrivals are not differentiable, as those of
-re-entry would be of no use (chaos).
+durations is that of regions (`twinheart.tissue.coupled_waves`), the curvature of fronts is left
+out; the arrivals are not differentiable, as those of re-entry would be of no use (chaos).
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from twinheart.errors import ModelError
-from twinheart.tissue.coupled_waves import CoupledTables, WaveTables, mixtures
 from twinheart.tissue.eikonal import Eikonal, Sites, metric, refuse_outside
+from twinheart.tissue.node_tables import WaveTables, node_tables
+from twinheart.tissue.wave_table import WaveTable
 from twinheart.types import Array
 
 _MOST_BEATS = 1000  # activations a node, on average, after which a run is stopped ...
@@ -105,9 +106,9 @@ def eikonal_train(
         Geometry and velocities at rest.
     pulses : Sites or sequence of Sites
         Stimuli; their onsets say when [ms]. One that meets refractory tissue does nothing.
-    tables : WaveTable, dict of int to WaveTable or CoupledTables
-        Restitution, or one for each region tag; a node takes the region of most elements around
-        it, the nodes of a Purkinje tree the first.
+    tables : WaveTable, dict of int to WaveTable or NodeTables
+        Restitution, one for each region tag, or that of every node (`node_tables`,
+        `coupled_tables`).
     t_end : float
         Nothing fires after this time [ms].
     repolarised : (node,) array, optional
@@ -145,7 +146,7 @@ class Trains:
     ----------
     problem : Eikonal
         Geometry and velocities at rest.
-    tables : WaveTable, dict of int to WaveTable or CoupledTables
+    tables : WaveTable, dict of int to WaveTable or NodeTables
         Restitution, see `eikonal_train`.
 
     Raises
@@ -170,7 +171,8 @@ class Trains:
     def __init__(self, problem: Eikonal, tables: WaveTables):
         self.problem = problem
         self._slow = np.asarray(problem.velocity, dtype=float) ** -2.0
-        rows, self.table_of = _tables(problem, tables)
+        given = node_tables(problem, tables)
+        self.tables, self.table_of = _padded(given.tables), given.of
         qt, qs, qe = (
             np.asarray(metric(tuple(np.asarray(g, float) for g in squares), row, self._slow))
             for squares, row in zip(problem.squares, map(np.asarray, problem.rows), strict=True)
@@ -179,9 +181,8 @@ class Trains:
         elements = problem.elements
         self._fixed: tuple[Any, ...] = (
             problem.n_nodes, elements.tets, elements.triangles, elements.edges,
-            *elements.incidences, qt, qs, np.sqrt(qe), delay, rows, self.table_of,
+            *elements.incidences, qt, qs, np.sqrt(qe), delay, self.tables, self.table_of,
         )  # fmt: skip
-        self.tables = rows
 
     def until(
         self,
@@ -283,48 +284,11 @@ def _pulses(problem: Eikonal, pulses: list[Sites], slow) -> tuple[np.ndarray, np
     return node[order], time[order]
 
 
-def table_of_nodes(problem: Eikonal) -> Int[np.ndarray, "node"]:
-    """Place in `tags` of every node's region: that of most elements around it.
-
-    Parameters
-    ----------
-    problem : Eikonal
-        With a region tag in every row of its velocities; the nodes of a tree have the first.
-
-    Returns
-    -------
-    (node,) int array
-        Zero where nothing conducts.
-    """
-    kind = 0 if len(problem.elements.tets) else 1
-    cells, row = problem.elements.cells, np.asarray(problem.rows[kind])
-    shares = [
-        np.bincount(cells[row == k].ravel(), minlength=problem.n_nodes)
-        for k in range(len(problem.tags))
-    ]
-    of = np.argmax(shares, axis=0)
-    of[problem.n_mesh :] = 0
-    return of
-
-
-def _tables(problem: Eikonal, tables) -> tuple[np.ndarray, np.ndarray]:
-    """Tables padded to one length, and the one of every node."""
-    of = np.zeros(problem.n_nodes, dtype=np.int64)
-    chosen = [tables]
-    known = tables.tables if isinstance(tables, CoupledTables) else tables
-    if isinstance(known, dict):
-        missing = sorted(set(problem.tags) - set(known))
-        if missing or not problem.tags:
-            raise ModelError(
-                f"regions {missing or 'of the elements'} have no wave table; given are "
-                f"{sorted(known)}: add one for each region tag that conducts."
-            )
-        chosen, of = [known[tag] for tag in problem.tags], table_of_nodes(problem)
-    if isinstance(tables, CoupledTables) and len(problem.tags) > 1 and tables.time > 0:
-        chosen, of = mixtures(problem, tables)
-    length = max(len(t.di) for t in chosen)
+def _padded(tables: Sequence[WaveTable]) -> np.ndarray:
+    """Tables of one length: rows of interval, share of the velocity, duration."""
+    length = max(len(t.di) for t in tables)
     rows = [
         np.pad(np.stack([t.di, t.speed, t.apd], axis=1), ((0, length - len(t.di)), (0, 0)), "edge")
-        for t in chosen
+        for t in tables
     ]
-    return np.stack(rows), of
+    return np.stack(rows)

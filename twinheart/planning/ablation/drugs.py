@@ -18,7 +18,6 @@ from twinheart.errors import InputError, ModelError
 from twinheart.planning.substrate import Substrate
 from twinheart.tissue import Conductivities, Velocities, WaveTable, build_eikonal
 from twinheart.tissue.conductivity import Conduction
-from twinheart.tissue.eikonal_trains import table_of_nodes
 from twinheart.tissue.measured_wave import measured_wave
 
 # Vaughan Williams class of the drugs of the CiPA training set that are antiarrhythmics.
@@ -78,13 +77,10 @@ def drugged(substrate: Substrate, drug: str, cmax: float = 1.0) -> Substrate:
         factor[tag] = blocked.velocity / plain.velocity
     tissues = {tag: _slower(t, factor.get(tag, 1.0)) for tag, t in substrate.conduction.items()}
     problem = build_eikonal(substrate.heart, tissues)
-    longest = np.array([tables[tag].refractory for tag in problem.tags])
-    refractory = longest[table_of_nodes(problem)][: len(substrate.refractory)]
     notes[f"{drug} at {cmax:g} times its free therapeutic peak, blocks after {_SOURCE}"] = None
-    return Substrate(
-        substrate.heart, cells, tissues, problem, tables, refractory,
-        substrate.cycle, substrate.calibrated, tuple(notes),
-    )  # fmt: skip
+    return substrate.changed(
+        cells=cells, conduction=tissues, problem=problem, tables=tables, notes=tuple(notes)
+    )
 
 
 def _slower(tissue: Conduction, ratio: float) -> Conduction:

@@ -208,7 +208,7 @@ def premature_beat(
     regular = np.asarray(arrival(substrate.problem, Sites([site.position])), dtype=float)
     regular = np.where(np.isfinite(regular), regular, np.nan)[: mesh.n_nodes]
     train = eikonal_train(
-        substrate.problem, Sites([site.position], coupling), substrate.tables,
+        substrate.problem, Sites([site.position], coupling), substrate.restitution,
         t_end=coupling + _LONGEST, repolarised=regular + substrate.durations(),
     )  # fmt: skip
     first = np.pad(train.lat[: mesh.n_nodes], ((0, 0), (0, 1)), constant_values=np.nan)[:, 0]

@@ -16,7 +16,7 @@ from twinheart.planning.induction.one_site import SiteResult, StageResult, induc
 from twinheart.planning.induction.protocols import Protocol
 from twinheart.planning.pacing_sites import PacingSite
 from twinheart.tissue import Eikonal
-from twinheart.tissue.coupled_waves import CoupledTables, WaveTables
+from twinheart.tissue.node_tables import WaveTables, node_tables
 
 _STUDY = "study"
 
@@ -92,6 +92,7 @@ def induce_sites(
     names = [site.name for site in sites]
     if len(set(names)) != len(names):
         raise InputError(f"the sites to pace are {names}: give each a name of its own.")
+    tables = node_tables(problem, tables)
     if workers < 1:
         raise InputError(f"{workers} workers, expected at least 1.")
     done: dict[PacingSite, SiteResult] = {}
@@ -126,15 +127,11 @@ def induce_sites(
 def _mark(problem: Eikonal, tables, protocol: Protocol, radius: float) -> str:
     """A mark that differs between studies whose results differ."""
     found = hashlib.sha256(repr((replace(protocol, sources=()), float(radius))).encode())
-    coupled = isinstance(tables, CoupledTables)
-    known = tables.tables if coupled else tables
-    per_tag = known if isinstance(known, dict) else {0: known}
-    arrays = [tables.time] if coupled else []
-    arrays += [problem.points, problem.velocity, problem.delays, problem.junction]
-    arrays += [*problem.cells, *problem.rows]
+    arrays = [problem.points, problem.velocity, problem.delays, problem.junction]
+    arrays += [*problem.cells, *problem.rows, tables.of]
     arrays += [g for squares in problem.squares for g in squares]
-    for tag in sorted(per_tag):
-        arrays += [tag, per_tag[tag].di, per_tag[tag].speed, per_tag[tag].apd]
+    for table in tables.tables:
+        arrays += [table.di, table.speed, table.apd]
     for array in arrays:
         value = np.ascontiguousarray(array)
         found.update(f"{value.shape}{value.dtype}".encode())

@@ -29,8 +29,8 @@ from twinheart.errors import InputError, SolverError
 from twinheart.planning.induction.protocols import Earliest, Protocol, Stage
 from twinheart.planning.pacing_sites import PacingSite
 from twinheart.tissue import Eikonal, Sites, Train, eikonal_train
-from twinheart.tissue.coupled_waves import WaveTables
 from twinheart.tissue.eikonal_trains import Moment, Trains
+from twinheart.tissue.node_tables import WaveTables
 
 # A run goes on so long after the observation [ms]: in it something must fire.
 _TAIL = 20.0
@@ -184,7 +184,7 @@ def induce(
     ----------
     problem : Eikonal
         Geometry and velocities at rest.
-    tables : WaveTable, dict of int to WaveTable or CoupledTables
+    tables : WaveTable, dict of int to WaveTable or NodeTables
         Restitution, see `twinheart.tissue.eikonal_train`.
     site : PacingSite
         From `place_sites` or `aha_sites`.

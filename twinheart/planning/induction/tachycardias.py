@@ -77,7 +77,7 @@ def distinct_tachycardias(
         if not result.induced:
             continue
         train = activation_train(
-            substrate.problem, substrate.tables, result, protocol, radius=radius
+            substrate.problem, substrate.restitution, result, protocol, radius=radius
         )
         settled = result.stimuli[-1] + _SETTLED * protocol.observe
         circuit = activation_circuit(substrate.heart.mesh, train, conducts=conducts)

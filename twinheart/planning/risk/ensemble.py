@@ -25,9 +25,9 @@ from twinheart.calibration.twin_file import StoredTwin, load_twin
 from twinheart.errors import InputError
 from twinheart.imaging.enhancement import BORDER
 from twinheart.planning.ablation.lesions import LESION_TAG
-from twinheart.planning.substrate import Substrate, twin_substrate
+from twinheart.planning.substrate import Substrate
+from twinheart.planning.substrate_file import twin_substrate
 from twinheart.tissue import Velocities, WaveTable
-from twinheart.tissue.eikonal_trains import table_of_nodes
 from twinheart.tissue.purkinje import FAST_TAG
 from twinheart.tissue.scar import SCAR_TAG
 
@@ -173,7 +173,7 @@ def posterior_ensemble(
     Returns
     -------
     Ensemble
-        Vary it with the substrate of `twinheart.planning.substrate.twin_substrate`.
+        Vary it with the substrate of `twinheart.planning.substrate_file.twin_substrate`.
 
     Raises
     ------
@@ -267,11 +267,7 @@ def vary_substrate(
     for tag, table in substrate.tables.items():
         factor = duration * (border[1] if _is_border(tag) else 1.0)
         tables[tag] = WaveTable(table.di, table.speed, table.apd * factor)
-    of_tag = np.array([tables[tag].refractory for tag in problem.tags])
-    refractory = of_tag[table_of_nodes(problem)][: substrate.heart.mesh.n_nodes]
-    return replace(
-        substrate, problem=problem, conduction=conduction, tables=tables, refractory=refractory
-    )
+    return substrate.changed(problem=problem, conduction=conduction, tables=tables)
 
 
 def _faster(tissue, factor):

@@ -228,8 +228,9 @@ def measure_heart(
     }
     paced: list[SiteResult] = []
     if protocol is not None:
-        tables = substrate.tables
-        paced = induce_sites(substrate.problem, tables, sites, protocol, workers=workers, file=file)
+        paced = induce_sites(
+            substrate.problem, substrate.restitution, sites, protocol, workers=workers, file=file
+        )
         values |= _of_sites(paced)
     return Found(values, screened, tuple(paced))
 
