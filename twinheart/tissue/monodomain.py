@@ -6,6 +6,7 @@ half a millisecond): activation times are updated every step, everything slower 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -91,6 +92,9 @@ class State(NamedTuple):
     rest: Array
 
 
+Step = Callable[[Monodomain, State], State]
+
+
 class Samples(NamedTuple):
     """What a block reports; stacked over blocks the leading axis is time."""
 
@@ -130,7 +134,7 @@ def initial_state(problem: Monodomain) -> State:
 def _ionic(problem: Monodomain, step, vm, cells):
     """Currents at `vm` and cell states a step later; each model sees its own slice of the nodes."""
     dt = problem.dt.astype(vm.dtype)
-    i_stim = _stimulation(problem, step)
+    i_stim = stimulation(problem, step)
     # Divisions by a one that XLA cannot know: it fuses nothing through them. Without them reverse
     # mode evaluates the adjoint of the cells once for every neighbour that needs their voltage.
     one = jax.lax.stop_gradient(jnp.where(dt > 0, 1, 2)).astype(vm.dtype)
@@ -153,8 +157,8 @@ def _in_precision(leaf, dtype):
     return leaf.astype(dtype) if is_number else leaf
 
 
-def _stimulation(problem: Monodomain, step):
-    """Stimulus current of every node during a step [A/F]."""
+def stimulation(problem: Monodomain, step: Int[Array, ""]) -> Float[jax.Array, "node"]:
+    """Stimulus current of every node during a step, counted from zero [A/F]."""
     total = jnp.zeros_like(problem.tissue.lumped)
     dt = problem.dt.astype(total.dtype)
     for stimulus, mask in zip(problem.stimuli, problem.stimulus_masks, strict=True):
@@ -165,11 +169,25 @@ def _stimulation(problem: Monodomain, step):
     return total
 
 
-def _step(problem: Monodomain, state: State) -> State:
+def one_step(problem: Monodomain, state: State) -> State:
+    """State a time step later: voltage, then cells and activation times.
+
+    Parameters
+    ----------
+    problem : Monodomain
+        What to solve.
+    state : State
+        At the start of the step.
+
+    Returns
+    -------
+    State
+        At its end; what is updated once a block is left as it was.
+    """
     dtype = state.vm.dtype
     dt = problem.dt.astype(dtype)
     next_step = state.step + 1
-    i_stim = _stimulation(problem, state.step)
+    i_stim = stimulation(problem, state.step)
     tissue = problem.tissue
     if problem.wave is not None:
         tissue = problem.wave.behind_front(tissue, state.step.astype(dtype) * dt)
@@ -195,7 +213,13 @@ def _end_of_block(problem: Monodomain, start: State, end: State) -> tuple[State,
 
 
 def advance(
-    problem: Monodomain, state: State, blocks: int, *, unroll: int = 1, remat: bool = False
+    problem: Monodomain,
+    state: State,
+    blocks: int,
+    *,
+    unroll: int = 1,
+    remat: bool = False,
+    step: Step = one_step,
 ) -> tuple[State, Samples]:
     """Run `blocks` blocks of steps.
 
@@ -211,6 +235,8 @@ def advance(
         Steps in one loop body: a GPU captures them in one graph.
     remat : bool
         Recompute each step in reverse mode instead of storing its intermediates.
+    step : callable
+        What makes a step; `twinheart.tissue.fused` has another one.
 
     Returns
     -------
@@ -220,14 +246,14 @@ def advance(
         One row a block.
     """
 
-    def one_step(state, _):
-        return _step(problem, state), None
+    def next_state(state, _):
+        return step(problem, state), None
 
     if remat:
-        one_step = jax.checkpoint(one_step)
+        next_state = jax.checkpoint(next_state)
 
     def one_block(state, _):
-        end, _ = jax.lax.scan(one_step, state, None, length=problem.block, unroll=unroll)
+        end, _ = jax.lax.scan(next_state, state, None, length=problem.block, unroll=unroll)
         return _end_of_block(problem, state, end)
 
     return jax.lax.scan(one_block, state, None, length=blocks)
@@ -239,6 +265,7 @@ def solve(
     *,
     unroll: int = 1,
     groups: tuple[int, ...] | None = None,
+    step: Step = one_step,
 ) -> tuple[State, Samples]:
     r"""The whole beat as one differentiable function of `problem`.
 
@@ -259,6 +286,8 @@ def solve(
         fewer states and compute each step more often; none keeps all. From
         `twinheart.tissue.checkpoint_plan`, which chooses them by the free memory. Default: one
         level, as above.
+    step : callable
+        See `advance`; forward mode needs the default.
 
     Returns
     -------
@@ -279,7 +308,7 @@ def solve(
         )
 
     def run_blocks(state):
-        return advance(problem, state, inner, unroll=unroll, remat=True)
+        return advance(problem, state, inner, unroll=unroll, remat=True, step=step)
 
     for count in reversed(groups):
         run_blocks = _repeated(jax.checkpoint(run_blocks), count)

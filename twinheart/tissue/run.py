@@ -18,8 +18,9 @@ import numpy as np
 from twinheart.errors import InputError, OutputError, SolverError
 from twinheart.mesh.io.hdf5 import hdf5_output
 from twinheart.tissue.build import Built, default_unroll
+from twinheart.tissue.fused import chosen_step
 from twinheart.tissue.memory import check_fits
-from twinheart.tissue.monodomain import Monodomain, Samples, State, advance, initial_state
+from twinheart.tissue.monodomain import Monodomain, Samples, State, Step, advance, initial_state
 from twinheart.tissue.sharded import Sharded
 from twinheart.types import Array
 
@@ -238,7 +239,9 @@ def run(
     total, chunk = visits(problem, t_end, every if snapshots else None)
     _refuse_files(snapshots, checkpoint)
     check_fits(problem, devices or 1)
-    engine = _OneDevice(problem) if devices is None else Sharded(problem, devices)
+    engine = (
+        _OneDevice(problem, chosen_step(problem)) if devices is None else Sharded(problem, devices)
+    )
     state, samples = initial_state(problem), []
     if resume:
         if checkpoint is None:
@@ -306,8 +309,9 @@ def visits(problem: Monodomain, t_end: float, wanted: int | None = None) -> tupl
 class _OneDevice:
     """The time loop where everything is in one place, with the methods of `Sharded`."""
 
-    def __init__(self, problem: Monodomain):
+    def __init__(self, problem: Monodomain, step: Step):
         self.problem = problem
+        self.step = step
 
     def scatter(self, state: State) -> State:
         return state
@@ -322,12 +326,13 @@ class _OneDevice:
         arrays, fixed = eqx.partition(self.problem, eqx.is_array)
 
         def one_chunk(arrays, state):
-            return advance(eqx.combine(arrays, fixed), state, blocks, unroll=unroll)
+            problem = eqx.combine(arrays, fixed)
+            return advance(problem, state, blocks, unroll=unroll, step=self.step)
 
-        step = jax.jit(one_chunk).lower(arrays, state).compile(compiler_options=options)
+        program = jax.jit(one_chunk).lower(arrays, state).compile(compiler_options=options)
 
         def advance_all(state):
-            state, samples = jax.block_until_ready(step(arrays, state))
+            state, samples = jax.block_until_ready(program(arrays, state))
             return state, Samples(*map(np.asarray, samples))
 
         return advance_all
