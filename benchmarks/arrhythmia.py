@@ -1,32 +1,40 @@
-"""Induction and screening: agreement with monodomain, cycle lengths against theory, time.
+"""Induction, screening and plans of ablation: agreement, theory, what is left, time.
 
     python benchmarks/arrhythmia.py --json                # all: an hour or more on one core
     python benchmarks/arrhythmia.py --quick               # 2 slabs, a small heart: minutes
     python benchmarks/arrhythmia.py --only agreement --slabs 40 --workers 2 --file slabs.jsonl
+    python benchmarks/arrhythmia.py --only ablation --workers 2 --plans plans.jsonl
 
 Agreement: slabs with seeded scar are paced from four sides (S1 x 2, S2, S3, one second of
 observation) by monodomain; what is induced there, at half the step and from disturbed voltages too,
 is the truth for screening and for the re-excitable eikonal. Both know of the cells what strands of
-the slabs' own spacing and step tell. Each slab is a line of a file; those it holds are not run
-again.
+the slabs' own spacing and step tell. Ablation: on these slabs, and on hearts with infarcts, a plan
+is made wherever screening or the re-excitable eikonal finds something; what it burns and leaves is
+compared with homogenisation and dechannelling. Each slab and heart is a line of a file; those it
+holds are not run again.
 """
 
 import argparse
-import hashlib
 import json
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from _ablation_study import (
+    HEART_PRESET,
+    SLAB_RADIUS,
+    ablation_line,
+    ablation_row,
+    ablation_summary,
+)
 from _agreement import slab_row, summary
 from _processes import machine, note, write_json
 from _scarred_slabs import CELLS, COUPLING, CYCLE, DT, EDGE, PROTOCOL, SIZE, SPEED, measure_strands
+from _study_file import run_study
 from niederer import device_folder
 
 from twinheart.anatomy import Heart, add_coordinates
@@ -58,62 +66,58 @@ from twinheart.tissue import (
 )
 
 SEED = 7
-SECTIONS = ("agreement", "cycles", "speed")
+SECTIONS = ("agreement", "ablation", "cycles", "speed")
 
 
 def agreement(slabs: int, seed: int, workers: int, file: Path) -> dict[str, Any]:
     """The study of scarred slabs."""
-    settings = {
+    settings = _slab_settings(seed)
+
+    def prepare():
+        note("restitution on strands")
+        return partial(slab_row, seed=seed, measured=measure_strands())
+
+    rows = run_study(
+        file, settings, range(slabs), prepare, key="slab", line=_line, workers=workers
+    )  # fmt: skip
+    return {"settings": settings, **summary(rows)}
+
+
+def _slab_settings(seed: int) -> dict[str, Any]:
+    return {
         "size_mm": SIZE, "edge_mm": EDGE, "dt_ms": DT, "cycle_ms": CYCLE, "speed_m_s": SPEED,
         "protocol": repr(PROTOCOL), "cells": repr(CELLS), "coupling_ms": COUPLING, "seed": seed,
     }  # fmt: skip
-    rows = _stored(file, settings)
-    missing = [k for k in range(slabs) if k not in rows]
-    if missing:
-        note("restitution on strands")
-        measured = measure_strands()
-        for row in map(plain, _computed(missing, seed, measured, workers)):
-            rows[row["slab"]] = row
-            with file.open("a") as out:
-                out.write(json.dumps(row, allow_nan=False) + "\n")
-            note(_line(row, len(rows), slabs))
-    return {"settings": settings, **summary([rows[k] for k in sorted(rows) if k < slabs])}
 
 
-def _computed(missing, seed: int, measured, workers: int) -> Iterator[dict[str, Any]]:
-    """Rows as they end; with one worker in this process."""
-    if workers == 1:
-        for k in missing:
-            yield slab_row(k, seed, measured)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(slab_row, k, seed, measured) for k in missing]
-        for ended in as_completed(waiting):
-            yield ended.result()
-
-
-def _line(row, done: int, slabs: int) -> str:
+def _line(row) -> str:
     said = {name: "yes" if row[name]["inducible"] else "no" for name in row if name in METHODS}
     seconds = sum(row[name]["wall_s"] for name in said)
     text = ", ".join(f"{name} {verdict}" for name, verdict in said.items())
-    return f"slab {row['slab']} ({done} of {slabs}): {text}; {seconds:.0f} s"
+    return f"{text}; {seconds:.0f} s"
 
 
 METHODS = ("monodomain", "screening", "screening_at_limit", "eikonal")
 
 
-def _stored(file: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Rows of a file of the same study; makes it if there is none."""
-    mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    if not file.exists():
-        file.write_text(json.dumps({"study": mark}) + "\n")
-        return {}
-    text = file.read_text()
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    if not lines or json.loads(lines[0]).get("study") != mark:
-        raise SystemExit(f"arrhythmia.py: {file} holds another study: give another file.")
-    file.write_text("\n".join(lines) + "\n")  # without a line that was not finished
-    return {row["slab"]: row for row in map(json.loads, lines[1:])}
+def ablation(
+    slabs: int, hearts: int, edge: float, seed: int, workers: int, file: Path
+) -> dict[str, Any]:
+    """Plans on slabs and on hearts, whose meshes have an edge [mm]."""
+    settings = _slab_settings(seed) | {
+        "radius_mm": SLAB_RADIUS, "heart_edge_mm": edge, "heart_preset": HEART_PRESET,
+    }  # fmt: skip
+    cases = [f"heart {k}" for k in range(hearts)] + [f"slab {k}" for k in range(slabs)]
+
+    def prepare():
+        note("restitution on strands")
+        measured = measure_strands() if slabs else None
+        return partial(ablation_row, seed=seed, measured=measured, edge=edge)
+
+    rows = run_study(
+        file, settings, cases, prepare, key="case", line=ablation_line, workers=workers
+    )  # fmt: skip
+    return {"settings": settings, **ablation_summary(rows)}
 
 
 def ring_problem(perimeter: float, velocity: float, refractory: float):
@@ -215,8 +219,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--file", type=Path, default=Path("arrhythmia_slabs.jsonl"))
+    parser.add_argument("--hearts", type=int, default=5)
+    parser.add_argument("--plans", type=Path, help="file of the plans of ablation")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="default: all sections")
-    parser.add_argument("--quick", action="store_true", help="2 slabs, 3 rings, a small heart")
+    parser.add_argument("--quick", action="store_true", help="2 slabs, 3 rings, small hearts")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     chosen = options.only or SECTIONS
@@ -235,12 +241,16 @@ def main() -> None:
         result["speed"] = speed(how[0], options.workers, how[1])
     if "agreement" in chosen:
         result["agreement"] = agreement(slabs, options.seed, options.workers, options.file)
+    if "ablation" in chosen:
+        hearts, edge = (min(options.hearts, 1), 2.6) if options.quick else (options.hearts, 2.0)
+        file = options.plans or Path(f"arrhythmia_plans{'_quick' if options.quick else ''}.jsonl")
+        result["ablation"] = ablation(slabs, hearts, edge, options.seed, options.workers, file)
     name = "arrhythmia_quick.json" if options.quick else "arrhythmia.json"
     write_json(device_folder() / name, result)
     if options.json:
         print(json.dumps(plain(result)))
         return
-    for section in ("rings", "figures_of_eight", "speed", "agreement"):
+    for section in ("rings", "figures_of_eight", "speed", "agreement", "ablation"):
         if section in result:
             print(section, json.dumps(plain(result[section]), indent=1))
 

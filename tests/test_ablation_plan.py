@@ -11,7 +11,7 @@ from twinheart.errors import InputError
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
-from twinheart.planning import Lesion, Morphology, Protocol, Stage, induce_sites, place_sites
+from twinheart.planning import Lesion, Morphology, Protocol, Stage, place_sites
 from twinheart.planning.ablation.lesions import LESION_TAG
 from twinheart.planning.ablation.operation import Operation
 from twinheart.planning.ablation.plan import (
@@ -22,8 +22,9 @@ from twinheart.planning.ablation.plan import (
     plan_ablation,
 )
 from twinheart.planning.ablation.reach import Catheter, KeepAway
+from twinheart.planning.ablation.stimulation import stimulation_test
 from twinheart.planning.ablation.strategies import STRATEGIES, propose
-from twinheart.planning.induction.tachycardias import Tachycardia, distinct_tachycardias
+from twinheart.planning.induction.tachycardias import Tachycardia
 from twinheart.planning.substrate import build_substrate
 from twinheart.tissue import Velocities, WaveTable
 
@@ -223,14 +224,6 @@ def test_what_the_last_lesion_made_needless_is_left_out():
     assert max(step.lesions for step in plan.steps) == 2
 
 
-def paced(protocol):
-    def induced(after, sites):
-        found = induce_sites(after.problem, after.tables, sites, protocol)
-        return distinct_tachycardias(after, found, protocol)
-
-    return induced
-
-
 S1_S2 = Protocol("S1 S2", 2, 600.0, (Stage(250.0, 5.0, 100.0),), observe=600.0)
 
 
@@ -253,7 +246,7 @@ def test_what_was_induced_is_not_after_ablation(refractory, speed, circuits):
         conduction=Velocities(FAST, FAST), across=1.0, border_speed=SLOW / FAST,
         tables={0: early, 1000: early, 1001: late},
     )  # fmt: skip
-    sites, induced = below(mesh), paced(S1_S2)
+    sites, induced = below(mesh), stimulation_test(S1_S2)
     assert len(induced(substrate, sites)) == 1
     found = Operation(substrate, sites, Catheter(RADIUS))
     assert len(found.before.circuits) == circuits
@@ -283,7 +276,7 @@ def around():
 
 def test_re_entry_that_screening_knows_nothing_of_is_cut_to_the_border(around):
     sites = place_sites(around.problem, [[35.0, 10.0, 0.0]])
-    induced = paced(S1_S2)
+    induced = stimulation_test(S1_S2)
     assert len(induced(around, sites)) == 1
     found = Operation(around, sites, Catheter(RADIUS))
     assert found.before.circuits == found.before.unsustained == ()
@@ -300,7 +293,7 @@ def test_what_is_induced_and_cannot_be_closed_is_told(around):
     sites = place_sites(around.problem, [[35.0, 10.0, 0.0]])
     vessel = KeepAway("a coronary artery", [[20.0, 20.0, 0.5]], 40.0)
     found = Operation(around, sites, Catheter(RADIUS, keep_away=[vessel]))
-    plan = plan_ablation(found, induced=paced(S1_S2))
+    plan = plan_ablation(found, induced=stimulation_test(S1_S2))
     assert plan.stop == INDUCED_NOT_CLOSABLE
     assert plan.induced == (sites[0].name,)
     assert plan.outcome.lesions == ()

@@ -124,6 +124,7 @@ def ablate_heart(
     from twinheart.planning.ablation.lesions import LESION_TAG
     from twinheart.planning.ablation.operation import Operation
     from twinheart.planning.ablation.reach import Catheter
+    from twinheart.planning.ablation.stimulation import stimulation_test
     from twinheart.planning.ablation.table import compare_strategies
     from twinheart.planning.induction.protocols import named_protocol
 
@@ -149,7 +150,7 @@ def ablate_heart(
         operation,
         chosen,
         own=own,
-        induced=None if protocol is None else _tester(protocol),
+        induced=None if protocol is None else stimulation_test(protocol, progress=_progress),
         say=lambda text: say(f"twinheart: {text}"),
     )
     for warning in found.warnings:
@@ -288,19 +289,8 @@ def _plan_record(operation: "Operation", plan: "AblationPlan") -> dict[str, Any]
     }
 
 
-def _tester(protocol):
-    """The tachycardias that a protocol still induces."""
-    from twinheart.planning.induction.many_sites import induce_sites
-    from twinheart.planning.induction.tachycardias import distinct_tachycardias
-
-    def induced(substrate, sites):
-        progress = shared.SiteProgress("programmed stimulation after ablation")
-        found = induce_sites(
-            substrate.problem, substrate.tables, sites, protocol, progress=progress
-        )
-        return distinct_tachycardias(substrate, found, protocol)
-
-    return induced
+def _progress() -> shared.SiteProgress:
+    return shared.SiteProgress("stimulation after ablation")
 
 
 def write_lesions(out: Path, operation: "Operation", outcomes: "dict[str, Outcome]") -> list[Path]:

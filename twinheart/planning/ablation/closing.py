@@ -126,7 +126,7 @@ def close_isthmus(
     part[circuit.isthmus_tets] = True
     living = reach.living if burnt is None else reach.living & ~burnt
     part &= living
-    ends = _mouths_on_way(reach, part, living, circuit.path)
+    ends = mouths_on_way(reach, part, living, circuit.path)
     return None if ends is None else separate(reach, part, *ends)
 
 
@@ -219,7 +219,7 @@ def rim_of(
     return np.flatnonzero(on_rim), connected_components(graph, directed=False)[1]
 
 
-def _mouths_on_way(
+def mouths_on_way(
     reach: Reach,
     part: Bool[np.ndarray, "tet"],
     living: Bool[np.ndarray, "tet"],
@@ -229,6 +229,20 @@ def _mouths_on_way(
 
     Where both are one mouth, which the rim of a scar may make of them, its nodes are divided by
     which end of the way is nearer.
+
+    Parameters
+    ----------
+    reach : Reach
+        Holds the heart.
+    part, living : (tet,) bool arrays
+        The part, and all that conducts.
+    path : (step, 3) array
+        The way [mm], from within the part or its rim.
+
+    Returns
+    -------
+    tuple of two int arrays, or None
+        None where the way does not leave the part, or leaves it and comes back at one node.
     """
     points, tets = reach.mesh.points, reach.mesh.tets
     rim, mouth = rim_of(reach.mesh, part, living)

@@ -6,6 +6,10 @@ distance from a place on the way is taken, and this distance raised until core, 
 surface of the heart divide the rest of the tissue around it, so that the way comes in through
 another opening than it leaves by. These openings are separated (`separate`). Places in border zone
 are tried beside places anywhere on the way; of all that stops the way the least is taken.
+
+Re-entry that turns around nothing but tissue that is late, there and back along the rim of a scar,
+is nowhere narrow. There the border zone along its longest run is cut across, or, if it has no two
+ends, burnt.
 """
 
 from collections.abc import Sequence
@@ -15,9 +19,16 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Int
 from scipy.sparse.csgraph import dijkstra
 
+from twinheart.imaging.enhancement import BORDER
 from twinheart.mesh import TetMesh
 from twinheart.mesh.quality import edges
-from twinheart.planning.ablation.closing import Closing, close_isthmus, rim_of, separate
+from twinheart.planning.ablation.closing import (
+    Closing,
+    close_isthmus,
+    mouths_on_way,
+    rim_of,
+    separate,
+)
 from twinheart.planning.ablation.reach import Reach
 from twinheart.planning.circuits.search import Circuit
 from twinheart.planning.reentry_maps.circuit import ReentryCircuit
@@ -49,7 +60,7 @@ def close_way(
     Returns
     -------
     Closing or None
-        None where the catheter cannot close it, or the way is nowhere narrow.
+        None where the catheter cannot close it, or the way is nowhere narrow and not in scar.
 
     Examples
     --------
@@ -83,7 +94,15 @@ def close_way(
     steps = np.arange(len(way.nodes))
     runs = [steps] if not 0 < len(way.isthmus) < len(steps) else [way.isthmus, steps]
     narrow = [_close_where_narrow(reach, living, way.nodes, run) for run in runs]
-    return _least(reach, living, way, narrow)
+    found = _least(reach, living, way, narrow)
+    if found is not None or not len(way.isthmus):
+        return found
+    band = _along_run(reach, living, way)
+    for close in (_cut_across, _burn):
+        found = _least(reach, living, way, [close(reach, living, way, band)])
+        if found is not None:
+            return found
+    return None
 
 
 def is_closed(reach: Reach, way: ReentryCircuit, burnt: Bool[np.ndarray, "tet"]) -> bool:
@@ -135,6 +154,29 @@ def _close_where_narrow(
                 return found
         within *= _FINER
     return None
+
+
+def _along_run(reach: Reach, living, way: ReentryCircuit) -> Bool[np.ndarray, "tet"]:
+    """Border zone within a radius of a lesion from the longest run of a way in it."""
+    band = living & (np.asarray(reach.mesh.cell_fields["scar"]) == BORDER)
+    away = _distances(reach.mesh, band, way.nodes[way.isthmus]).min(axis=0)
+    return band & (away <= reach.catheter.radius)[reach.mesh.tets].all(axis=1)
+
+
+def _cut_across(reach: Reach, living, way: ReentryCircuit, band) -> Closing | None:
+    path = np.roll(way.path, -way.isthmus[len(way.isthmus) // 2], axis=0)
+    ends = mouths_on_way(reach, band, living, path)
+    return None if ends is None else separate(reach, band, *ends)
+
+
+def _burn(reach: Reach, living, way: ReentryCircuit, band) -> Closing | None:
+    own = np.zeros(reach.mesh.n_nodes, dtype=bool)
+    own[way.nodes[way.isthmus]] = True
+    applications = reach.near(band & own[reach.mesh.tets].any(axis=1))
+    chosen, _ = reach.cover_by(band & own[reach.mesh.tets].any(axis=1), applications)
+    lesions = tuple(reach.catheter.at(applications.points[k]) for k in chosen)
+    burnt = np.bincount(applications.burns[chosen].indices, minlength=len(band)) > 0
+    return Closing(lesions, burnt) if lesions else None
 
 
 def _distances(mesh: TetMesh, living, nodes) -> np.ndarray:

@@ -24,10 +24,9 @@ from twinheart.planning.ablation.closing import Closing, close_isthmus
 from twinheart.planning.ablation.closing_ways import close_way, is_closed
 from twinheart.planning.ablation.lesions import Lesion
 from twinheart.planning.ablation.operation import Operation, Outcome
+from twinheart.planning.ablation.stimulation import Pacing, Test
 from twinheart.planning.circuits.search import Circuit
 from twinheart.planning.induction.tachycardias import Tachycardia
-from twinheart.planning.pacing_sites import PacingSite
-from twinheart.planning.substrate import Substrate
 
 _ROUNDS = 10
 _PACED_ROUNDS = 5  # of closing what is induced
@@ -45,7 +44,6 @@ INDUCED_NOT_CLOSABLE = (
     "closes"
 )
 
-Test = Callable[[Substrate, tuple[PacingSite, ...]], Sequence[Tachycardia]]
 _Log = Callable[[str, Outcome], None]
 
 
@@ -108,8 +106,8 @@ def plan_ablation(
         Other plans, such as those of the strategies: one that leaves no circuit either and burns
         less is taken.
     induced : callable, optional
-        Given a substrate after ablation and sites, tachycardias that are induced from them, as
-        `twinheart.planning.induction.tachycardias.distinct_tachycardias` tells them: the last test.
+        Given a substrate after ablation and sites, tachycardias that are induced from them: the
+        last test, such as `twinheart.planning.ablation.stimulation.stimulation_test` makes it.
         Plans are tested by their volume until one passes; what is still induced with that of the
         search is closed for a bounded number of rounds. Where none passes, that with the fewest
         sites from which re-entry is induced is returned.
@@ -159,7 +157,7 @@ def plan_ablation(
         if len(own.lesions) > 1 and not own.circuits:
             own = _without_needless(operation, own, log)
     if induced is not None:
-        best, stop, left = _paced(operation, own, stop, others, _Pacing(operation, induced, log))
+        best, stop, left = _paced(operation, own, stop, others, Pacing(operation, induced, log))
         return AblationPlan(best, stop, tuple(steps), left)
     best = min(_free(own, *others), key=_volume, default=own)
     if best is not own:
@@ -196,7 +194,7 @@ def _grow(operation: Operation, outcome: Outcome, log: _Log) -> tuple[Outcome, s
 
 
 def _without_needless(
-    operation: Operation, outcome: Outcome, log: _Log, pacing: "_Pacing | None" = None
+    operation: Operation, outcome: Outcome, log: _Log, pacing: "Pacing | None" = None
 ) -> Outcome:
     """Leave out lesions without which no circuit comes back, the largest first."""
     best, tests = outcome, 0
@@ -210,48 +208,14 @@ def _without_needless(
             if tests == _PACED_TRIALS:
                 break
             tests += 1
-            if not pacing.passes(fewer):
+            if pacing.first(fewer):
                 continue
         best = fewer
     return best
 
 
-class _Pacing:
-    """Programmed stimulation of the heart with lesions."""
-
-    def __init__(self, operation: Operation, test: Test, log: _Log):
-        self.operation, self.test, self.log = operation, test, log
-        self.suspects: set[str] = set()  # sites from which re-entry was ever induced
-
-    def left(self, outcome: Outcome) -> tuple[Tachycardia, ...]:
-        """What is induced from any site."""
-        after = self.operation.substrate_after(outcome.ablation)
-        return self._run(outcome, after, self.operation.sites_after(after))
-
-    def passes(self, outcome: Outcome) -> bool:
-        """Whether nothing is induced: sites where something was are paced first."""
-        after = self.operation.substrate_after(outcome.ablation)
-        sites = self.operation.sites_after(after)
-        first = tuple(site for site in sites if site.name in self.suspects)
-        rest = tuple(site for site in sites if site.name not in self.suspects)
-        return not any(self._run(outcome, after, some) for some in (first, rest) if some)
-
-    def names(self, left: Sequence[Tachycardia]) -> tuple[str, ...]:
-        """Sites of some tachycardias, in the order of all sites."""
-        found = {name for one in left for name in one.sites}
-        return tuple(site.name for site in self.operation.sites if site.name in found)
-
-    def _run(self, outcome: Outcome, after: Substrate, sites) -> tuple[Tachycardia, ...]:
-        left = tuple(self.test(after, sites))
-        names = self.names(left)
-        self.suspects |= set(names)
-        said = f"re-entry from {len(names)} of {len(sites)} sites"
-        self.log(f"programmed stimulation: {said}", outcome)
-        return left
-
-
 def _paced(
-    operation: Operation, own: Outcome, stop: str, others: Sequence[Outcome], pacing: _Pacing
+    operation: Operation, own: Outcome, stop: str, others: Sequence[Outcome], pacing: Pacing
 ) -> tuple[Outcome, str, tuple[str, ...]]:
     """Test plans by their volume until one passes; enlarge that of the search where it does not."""
     waiting = _free(own, *others) or [own]
@@ -260,7 +224,7 @@ def _paced(
     while waiting:
         outcome = min(waiting, key=_volume)
         waiting = [other for other in waiting if other is not outcome]
-        left = pacing.left(outcome)
+        left = pacing.first(outcome)
         tested.append((outcome, pacing.names(left)))
         if not left:
             break
@@ -275,7 +239,7 @@ def _paced(
             waiting.append(own)
     best, names = min(tested, key=lambda one: (len(one[1]), one[0].volume_ml))
     if names or best.circuits:
-        return best, stop, names
+        return best, stop, pacing.names(pacing.every(best))
     if best is own and rounds:
         best = _without_needless(operation, best, pacing.log, pacing)
     elif best is not own:

@@ -10,7 +10,8 @@ from twinheart.anatomy.root_sites import root_sites
 from twinheart.errors import MeshError
 from twinheart.planning.ablation.lesions import Lesion
 from twinheart.planning.ablation.operation import Operation, Outcome
-from twinheart.planning.ablation.plan import AblationPlan, Step, Test, plan_ablation
+from twinheart.planning.ablation.plan import AblationPlan, Step, plan_ablation
+from twinheart.planning.ablation.stimulation import Test
 from twinheart.planning.ablation.strategies import STRATEGIES, Proposal, propose
 from twinheart.planning.substrate import Substrate
 from twinheart.tissue import arrival
