@@ -17,7 +17,6 @@ from _scarred_slabs import (
     scarred_slab,
 )
 
-from twinheart.imaging.enhancement import BORDER
 from twinheart.planning import (
     activation_circuit,
     activation_train,
@@ -27,10 +26,10 @@ from twinheart.planning import (
     prepare_pacing,
     screen_circuits,
 )
-from twinheart.tissue import NonConducting, Velocities, build_eikonal, coupled_tables
+from twinheart.tissue import NonConducting, Velocities, build_eikonal, coupled_tables, node_tables
 
 TARGET_MM = 5.0
-NOISE = 0.2  # mV: gates of this cell switch 0.5 mV above rest; more noise makes another cell
+NOISE = 1.0  # mV
 MOUTH = 0.9  # mm2, of an isthmus: less than 2 mm of the edge of a sheet 0.5 mm thick
 
 
@@ -42,8 +41,8 @@ def slab_row(number: int, seed: int, measured: Measured) -> dict[str, Any]:
         "made": made.made,
         "n_nodes": made.heart.mesh.n_nodes,
         "monodomain": by_monodomain(made),
-        "screening": by_screening(made, measured, at_limit=False),
-        "screening_at_limit": by_screening(made, measured, at_limit=True),
+        "screening": by_screening(made, measured, at_rest=False),
+        "screening_at_rest": by_screening(made, measured, at_rest=True),
         "eikonal": by_eikonal(made, measured),
     }
 
@@ -100,23 +99,20 @@ def _circuit(circuit) -> dict[str, Any]:
     }
 
 
-def _problem(made: ScarredSlab, measured: Measured, at_limit: bool):
-    speed = {
-        tag: measured.velocities[tag] * (measured.tables[tag].speed[0] if at_limit else 1.0)
-        for tag in measured.velocities
-    }
-    tissue: dict[int, Any] = {tag: Velocities(cv, cv) for tag, cv in speed.items()}
+def _problem(made: ScarredSlab, measured: Measured):
+    tissue: dict[int, Any] = {tag: Velocities(cv, cv) for tag, cv in measured.velocities.items()}
     return build_eikonal(made.heart, {tag: tissue.get(tag, NonConducting()) for tag in CONDUCTION})
 
 
-def by_screening(made: ScarredSlab, measured: Measured, *, at_limit: bool) -> dict[str, Any]:
-    """Circuits, with velocities at rest or with those of the earliest wave that conducts."""
+def by_screening(made: ScarredSlab, measured: Measured, *, at_rest: bool) -> dict[str, Any]:
+    """Circuits, with velocities and refractory periods at rest or with restitution."""
     start = perf_counter()
-    mesh = made.heart.mesh
-    refractory = np.full(mesh.n_nodes, measured.tables[0].refractory)
-    border = np.asarray(mesh.cell_fields["scar"]) == BORDER
-    refractory[np.unique(mesh.tets[border])] = measured.tables[BORDER].refractory
-    problem = _problem(made, measured, at_limit)
+    mesh, problem = made.heart.mesh, _problem(made, measured)
+    if at_rest:
+        own = node_tables(problem, measured.tables)
+        refractory = own.each(lambda table: table.refractory)[: mesh.n_nodes]
+    else:
+        refractory = coupled_tables(problem, measured.tables, COUPLING)
     circuits = [
         {
             "exit_mm": circuit.exit_mm,
@@ -136,7 +132,7 @@ def by_screening(made: ScarredSlab, measured: Measured, *, at_limit: bool) -> di
 def by_eikonal(made: ScarredSlab, measured: Measured) -> dict[str, Any]:
     """All sites, with the circuit of each that is induced."""
     start = perf_counter()
-    problem = _problem(made, measured, at_limit=False)
+    problem = _problem(made, measured)
     tables = coupled_tables(problem, measured.tables, COUPLING)
     sites = []
     for site in made.sites:
@@ -163,7 +159,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "n_monomorphic": sum(_morphology(row) == "monomorphic" for row in rows),
         "n_anatomical": sum(_true_exit(row) is not None for row in rows),
     }
-    for method in ("screening", "screening_at_limit", "eikonal"):
+    for method in ("screening", "screening_at_rest", "eikonal"):
         said = np.array([row[method]["inducible"] for row in rows])
         exits = [_exit_distance(row, method) for row in rows]
         exits = [x for x in exits if x is not None]

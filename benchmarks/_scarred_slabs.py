@@ -6,7 +6,7 @@ import numpy as np
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel, limit_cycle
-from twinheart.cell.bueno_orovio import BuenoOrovio
+from twinheart.cell.mitchell_schaeffer import MitchellSchaeffer
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
@@ -21,14 +21,18 @@ from twinheart.tissue import (
 )
 from twinheart.tissue.conductivity import Conduction
 
-SIZE, EDGE, DT = (54.0, 50.0, 0.5), 0.5, 0.1  # mm, ms
+SIZE, EDGE = (54.0, 50.0, 0.5), 0.5  # mm
+DT = 1 / 12  # ms: six steps in half a millisecond, each stable without stages
 CYCLE = 350.0  # ms, of S1 and of the limit cycle
-# Endocardial cells with a shorter action potential: circuits fit into a small slab. That of the
-# border zone is longer, and it is coupled less.
-_HEALTHY, _BORDER = BuenoOrovio("endo", tau_so1=23.0), BuenoOrovio("endo", tau_so1=26.0)
+# Action potentials are short, so that circuits fit into a small slab. The border zone recovers
+# later and is coupled less. The front of this cell is broad enough for the spacing: plane waves run
+# as fast along the diagonals of the lattice as along its edges, to 2 % (those of a Bueno-Orovio
+# cell twice as fast at 0.25 m/s).
+_HEALTHY = MitchellSchaeffer(tau_open=70.0, tau_close=35.0)
+_BORDER = MitchellSchaeffer(tau_open=240.0, tau_close=100.0)
 CELLS: dict[int, AbstractCellModel] = {0: _HEALTHY, BORDER: _BORDER, CORE: _HEALTHY}
 SPEED = {0: 0.6, BORDER: 0.25}  # m/s
-COUPLING = 5.1  # ms: electrotonic time on a cable of both, of this spacing
+COUPLING = 4.8  # ms: `twinheart.tissue.electrotonic` of these cells, at 0.25 and at 0.5 mm
 CONDUCTION: dict[int, Conduction] = {
     0: Velocities(SPEED[0], SPEED[0]),
     BORDER: Velocities(SPEED[BORDER], SPEED[BORDER]),
@@ -38,6 +42,7 @@ PROTOCOL = Protocol("S1 x 2, S2, S3", 2, CYCLE, (Stage(260.0, 10.0, 130.0),) * 2
 MARGIN = 3.0  # mm of the sites from the border of the slab
 RADIUS = 2.0  # mm, of the ball that a stimulus excites
 LEAD, LENGTH, WIDTH = 15.0, 40.0, 3.0  # mm of a sheet and of a channel that begins there
+DEPTH = SPEED[1] * COUPLING  # mm into the channel, as far as healthy tissue reaches
 BIN = 3.0  # ms of its intervals taken together
 
 
@@ -129,7 +134,7 @@ def measure_strands() -> Measured:
     for tag, speed in SPEED.items():
         cell = limit_cycle(CELLS[tag], CYCLE).model
         found = cv_restitution(
-            cell, CYCLE, s2=[*range(340, 250, -10), *range(250, 110, -5)], n_s1=2, edge=EDGE,
+            cell, CYCLE, s2=[*range(340, 250, -10), *range(250, 110, -10)], n_s1=2, edge=EDGE,
             velocity=speed, dt=DT,
         )  # fmt: skip
         velocities[tag] = found.cv_regular
@@ -155,10 +160,10 @@ def _early_waves(tag: int, settled: WaveTable, velocity: float) -> WaveTable:
     line = np.flatnonzero((strand.points[:, 1] == LEAD / 2) & (strand.points[:, 2] == 0))
     line = line[np.argsort(strand.points[line, 0])]
     x = strand.points[line, 0]
-    begin = LEAD + EDGE if tag else RADIUS
+    begin = LEAD + DEPTH if tag else RADIUS
     used = (x > begin) & (x <= LEAD + LENGTH - 4.0)
     before = stimulator.run(stimulator.start(), CYCLE).end
-    times = [CYCLE + k for k in range(250, 110, -5)]
+    times = [CYCLE + k for k in range(250, 110, -10)]
     ahead = stimulator.run(before, times[0], keep=times)
     first = train_of(ahead.node, ahead.time, strand.n_nodes).lat[line, 0]
     repolarised = first + settled.apd[-1]

@@ -97,7 +97,7 @@ def _line(row) -> str:
     return f"{text}; {seconds:.0f} s"
 
 
-METHODS = ("monodomain", "screening", "screening_at_limit", "eikonal")
+METHODS = ("monodomain", "screening", "screening_at_rest", "eikonal")
 
 
 def ablation(

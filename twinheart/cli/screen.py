@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 METHOD = (
     "circuits: isthmuses in which eikonal waves from the sites meet, cut where they are narrowest; "
-    "sustained if the return is later than refractoriness both ways (after Campos et al. 2022, "
+    "sustained if re-entry that slows down by restitution returns later than refractoriness both "
+    "ways; its cycle is then steady (after Campos et al. 2022, "
     "doi:10.48550/arXiv.2108.13194; own formulation). RVI: Child et al. 2015, "
     "doi:10.1016/j.hrthm.2015.04.013, of a premature beat. Gradient of repolarisation: above 10 "
     "ms/mm waves block (Restivo et al. 1990)"

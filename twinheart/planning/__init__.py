@@ -3,7 +3,6 @@
 from twinheart.planning.ablation.isolation import Isolation, isolation
 from twinheart.planning.ablation.lesions import Ablation, Lesion, ablate_tissue, ablated
 from twinheart.planning.circuits.isthmuses import Isthmus, Merge, find_isthmuses, merge_events
-from twinheart.planning.circuits.limiting_rate import at_limiting_rate
 from twinheart.planning.circuits.search import Circuit, screen_circuits
 from twinheart.planning.circuits.vulnerability import (
     RepolarisationGradient,
@@ -99,7 +98,6 @@ __all__ = [
     "activation_circuit",
     "activation_train",
     "aha_sites",
-    "at_limiting_rate",
     "classify",
     "confirm",
     "dominant_frequency",

@@ -161,7 +161,7 @@ class Operation:
                 substrate.problem,
                 marked,
                 self.sites_after(substrate),
-                substrate.refractory,
+                substrate.restitution,
                 min_area=self.min_area,
             )
         )

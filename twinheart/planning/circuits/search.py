@@ -4,7 +4,8 @@ An isthmus, where parts of a wave meet inside scar (see `twinheart.planning.circ
 cut across where it is narrowest and a wave is launched on one side of the cut. It comes back to the
 other side after the *return time*, the length of the cycle. The circuit is sustained if this is
 longer than the longest refractory period on the way, in both directions; then the tissue in front
-of the wave has always recovered.
+of the wave has always recovered. With restitution the wave slows down until it has, see
+`twinheart.planning.circuits.steady_cycle`.
 
 The narrowest place is the smallest level set of the Laplace field u from mouth to mouth, with the
 area of its polygons. The cycle is the shortest closed way through the isthmus, so it does not
@@ -13,9 +14,8 @@ straight along edges, and too long around round scar, at 10 mm radius by 5 % wit
 3 % with 0.5 mm. A way round that stays in the same part of the scar, because the cut does not close
 it, is short: refractoriness refuses such a circuit.
 
-Velocity and refractory periods do not change with the rate here. Of each cut the quickest way
-round counts: a way back through another isthmus, where it is shorter than that around the scar,
-makes both one circuit, and a longer way is not looked for.
+Of each cut the way round counts that is quickest at rest: a way back through another isthmus, where
+it is shorter than that around the scar, makes both one circuit, and a longer way is not looked for.
 
 References
 ----------
@@ -39,8 +39,9 @@ from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
 from twinheart.planning.circuits.isthmuses import Isthmus, find_isthmuses
 from twinheart.planning.circuits.sections import Section, least_section
+from twinheart.planning.circuits.steady_cycle import steady_cycle
 from twinheart.planning.pacing_sites import PacingSite
-from twinheart.tissue import Eikonal, Sites, arrival
+from twinheart.tissue import Eikonal, NodeTables, Sites, arrival, node_tables
 from twinheart.tissue.eikonal import metric
 from twinheart.tissue.eikonal_elements import TET_PAIRS, edge_gram
 
@@ -61,7 +62,8 @@ class Circuit(NamedTuple):
         First place after the isthmus at which the way has left the border zone, and last before it
         [mm]; where it never leaves it, the ends of the isthmus.
     cycle_length_ms : float
-        Return time [ms].
+        Return time [ms]; with restitution that of the steady cycle, and of a circuit that does not
+        last the longest it can be.
     refractory_ms : float
         Longest refractory period on the way [ms].
     isthmus_area_mm2 : float
@@ -94,7 +96,7 @@ def screen_circuits(
     problem: Eikonal,
     mesh: TetMesh,
     sites: Sequence[PacingSite],
-    refractory: float | Float[np.ndarray, "node"],
+    refractory: float | Float[np.ndarray, "node"] | NodeTables,
     *,
     radius: float = 2.0,
     min_area: float = MIN_AREA,
@@ -110,8 +112,9 @@ def screen_circuits(
     sites : sequence of PacingSite
         Where it is paced. A wave that meets itself outside of an isthmus does not tell of it:
         several sites, around the scar.
-    refractory : float or (node,) array
-        Refractory period at the rate of the circuit [ms].
+    refractory : float, (node,) array or NodeTables
+        Refractory period at the rate of the circuit [ms], with velocities that do not change with
+        the rate; or restitution, from `node_tables` or `coupled_tables`.
     radius : float
         Of the ball that a stimulus excites [mm].
     min_area : float
@@ -157,7 +160,7 @@ def possible_circuits(
     problem: Eikonal,
     mesh: TetMesh,
     sites: Sequence[PacingSite],
-    refractory: float | Float[np.ndarray, "node"],
+    refractory: float | Float[np.ndarray, "node"] | NodeTables,
     *,
     radius: float = 2.0,
     min_area: float = MIN_AREA,
@@ -279,6 +282,10 @@ class _Tissue:
         self.zone = own == BORDER
         self.beyond = np.zeros(len(self.points), dtype=bool)
         self.beyond[self.tets[~self.zone]] = True
+        self.restitution = refractory if isinstance(refractory, NodeTables) else None
+        if isinstance(refractory, NodeTables):
+            refractory = node_tables(problem, refractory).each(lambda table: table.refractory)
+            refractory = refractory[: mesh.n_nodes]
         period = np.asarray(refractory, dtype=float)
         if period.shape not in ((), (mesh.n_nodes,)) or not (period > 0).all():
             raise InputError(
@@ -348,7 +355,16 @@ class _Tissue:
         if not outside.size:
             return None
         time, refractory = float(total.min()), float(self.refractory[nodes].max())
-        return _Way(nodes, time, refractory, outside, time > refractory)
+        if self.restitution is None:
+            return _Way(nodes, time, refractory, outside, time > refractory)
+        half = (
+            np.diff(times[nodes], prepend=0.0, append=time) / 2
+        )  # the ends have what is left whole
+        spent = half[:-1] + half[1:]
+        spent[0], spent[-1] = spent[0] + half[0], spent[-1] + half[-1]
+        tables, of = self.restitution.tables, self.restitution.of[nodes]
+        steady = steady_cycle(spent, tables, of)
+        return _Way(nodes, steady.length, steady.refractory, outside, steady.sustained)
 
     def _back(self, times, side, node: int) -> np.ndarray:
         """Nodes from one back to the source, down the steepest edges, never across the cut."""

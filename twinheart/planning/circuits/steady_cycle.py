@@ -1,0 +1,91 @@
+r"""The cycle of a closed way: re-entry slows down until each place has recovered before it.
+
+A wave that comes back after T finds at each place the diastolic interval that is left of T,
+
+.. math:: DI_k + APD_k(DI_k) = T, \qquad T = \sum_k \frac{t_k}{\varphi_k(DI_k)},
+
+for the times :math:`t_k` of the way at rest and the restitution :math:`\varphi, APD` of its places.
+The right side falls with T, so there is one steady cycle or none. There is none if even at the
+shortest cycle that all places follow, :math:`\max_k (DI_k + APD_k)_{min}`, the wave would be back
+earlier: it meets refractory tissue. With velocities at rest alone, circuits that last because they
+slow down would be missed.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from twinheart.tissue import WaveTable
+
+_TOLERANCE = 1e-6  # ms
+
+
+class SteadyCycle(NamedTuple):
+    """What comes of a closed way.
+
+    Attributes
+    ----------
+    length : float
+        Of the steady cycle [ms]; where there is none, the longest time that the way can take.
+    refractory : float
+        Shortest cycle that all places follow [ms].
+    sustained : bool
+        Whether there is a steady cycle.
+    """
+
+    length: float
+    refractory: float
+    sustained: bool
+
+
+def steady_cycle(
+    times: Float[np.ndarray, "place"], tables: Sequence[WaveTable], of: Sequence[int] | np.ndarray
+) -> SteadyCycle:
+    """Steady cycle of a closed way.
+
+    Parameters
+    ----------
+    times : (place,) array
+        Time that the way takes at each place at rest [ms].
+    tables : sequence of WaveTable
+        Restitution.
+    of : (place,) sequence of int
+        Which of them each place has.
+
+    Returns
+    -------
+    SteadyCycle
+        The cycle, and whether it lasts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.planning.circuits.steady_cycle import steady_cycle
+    >>> from twinheart.tissue import WaveTable
+    >>> table = WaveTable([20.0, 120.0], [0.5, 1.0], [180.0, 180.0])
+    >>> found = steady_cycle(np.array([100.0, 60.0]), [table], [0, 0])
+    >>> round(found.length, 1), found.sustained  # 160 / (0.5 + 0.5 (T - 200) / 100) = T
+    (238.6, True)
+    >>> steady_cycle(np.array([40.0, 50.0]), [table], [0, 0]).sustained  # 180 ms at most
+    False
+    """
+    kinds, place = np.unique(of, return_inverse=True)
+    spent = np.bincount(place, np.asarray(times, dtype=float))
+    used = [tables[k] for k in kinds]
+    follows = [np.maximum.accumulate(table.di + table.apd) for table in used]
+
+    def taken(cycle: float) -> float:
+        """Time of a turn when the one before took `cycle`."""
+        speed = [np.interp(cycle, at, t.speed) for at, t in zip(follows, used, strict=True)]
+        return float((spent / speed).sum())
+
+    refractory = max(table.refractory for table in used)
+    low, high = refractory, taken(refractory)
+    if not high > low:
+        return SteadyCycle(float(high), float(refractory), False)
+    while high - low > _TOLERANCE:
+        middle = (low + high) / 2
+        low, high = (middle, high) if taken(middle) > middle else (low, middle)
+    return SteadyCycle(float(high), float(refractory), True)
