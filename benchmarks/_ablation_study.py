@@ -8,6 +8,7 @@ one of these.
 from time import perf_counter, process_time
 from typing import Any
 
+import jax
 import numpy as np
 from _agreement import MOUTH
 from _processes import note
@@ -36,6 +37,7 @@ _ROUNDING = 1e-9  # ml
 
 def ablation_row(case: str, *, seed: int, measured: Measured | None, edge: float) -> dict[str, Any]:
     """A case, ``"slab 3"`` or ``"heart 0"``; of the hearts the edge [mm] is that of the mesh."""
+    jax.clear_caches()  # each heart with lesions has shapes, and so programs, of its own
     kind, _, number = case.partition(" ")
     start, cpu = perf_counter(), process_time()
     if kind == "slab":

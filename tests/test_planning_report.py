@@ -257,9 +257,29 @@ def test_it_says_whether_stimulation_was_repeated_after_ablation(found):
     some = found._replace(induction={"inducible_sites": ["a"], "sites": [{}], "vts": []})
     assert "can still be induced was not tested." in " ".join(summary_lines(some, []))
     tested = {**found.ablation, "induction": "burst", "plan": {"induced_from": []}}
+    tested["strategies"] = [*tested["strategies"], strategy("plan", 3, 2.5, 0)]
     lines = " ".join(summary_lines(some._replace(ablation=tested), []))
+    assert "that of 'plan': 3 lesions, 2.50 ml" in lines  # others burn less, but were not paced
     assert "still induced from 0 sites" in lines
     assert "still induced" not in " ".join(summary_lines(found, []))
+
+
+def test_a_plan_against_what_only_stimulation_finds_is_proposed(found):
+    ablation = {
+        "n_circuits": 0,
+        "induction": "burst",
+        "plan": {"induced_from": []},
+        "strategies": [strategy("dechannelling", 1, 0.5, 0), strategy("plan", 2, 1.5, 0)],
+    }
+    some = found._replace(
+        screen={"circuits": []}, ablation=ablation,
+        induction={"inducible_sites": ["a"], "sites": [{}], "vts": []},
+    )  # fmt: skip
+    assert best_strategy(ablation)["strategy"] == "plan"
+    assert "screening finds no circuit" not in " ".join(warning_lines(some))
+    ablation = ablation | {"plan": {"induced_from": ["a"]}}
+    assert best_strategy(ablation) is None
+    assert "screening finds no circuit" in " ".join(warning_lines(some._replace(ablation=ablation)))
 
 
 def test_kinds_of_tissue_fill_what_they_fill(heart):
@@ -268,9 +288,21 @@ def test_kinds_of_tissue_fill_what_they_fill(heart):
     inside = np.ones(heart.mesh.n_nodes, dtype=bool)
     inside[heart.mesh.tets[scar != 2]] = False  # all around them is core
     assert inside.any()
-    assert set(kinds[inside]) == {3}
+    assert set(kinds[inside]) == {2}
     burnt = tissue_kinds(heart.mesh, np.ones(heart.mesh.n_tets, dtype=np.int32))
-    assert set(burnt) == {2}
+    assert set(burnt) == {3}
+
+
+def test_no_third_class_comes_between_two(heart):
+    """First and last of three touch everywhere: green, which is between them, is not there."""
+    scene = Scene(heart)
+    kinds = np.where(tissue_kinds(heart.mesh) == 2, 2, 0)
+    for view in ("anterior", "cut open"):
+        picture = scene.draw_classes(kinds, view, colours=("#ff0000", "#00ff00", "#0000ff"))
+        red, green, blue = np.moveaxis(picture.astype(float), 2, 0)
+        assert (red > blue + 100).sum() > 1000
+        assert (blue > red + 100).sum() > 300
+        assert not (green > np.maximum(red, blue) + 20).any()
 
 
 def test_a_circuit_is_drawn_in_its_colour(heart, circuit, tmp_path):

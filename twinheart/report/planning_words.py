@@ -14,8 +14,9 @@ Fit = Mapping[str, Mapping[str, float]]  # correlation of every lead, by part of
 METHODS = (
     "Screening: waves from several sites are followed by the eikonal equation; where parts of a "
     "wave meet within scar there is an isthmus. It is cut where it is narrowest, and a wave is "
-    "launched on one side: if it comes back to the other after the longest refractory period on "
-    "its way, in both directions, the circuit sustains itself. The idea is that of Campos et al. "
+    "launched on one side: if the way back is so long that it slows down, by the restitution of "
+    "the tissue, until all of it has recovered, in both directions, the circuit sustains itself; "
+    "the cycle told is that one. The idea is that of Campos et al. "
     "2022 (doi:10.48550/arXiv.2108.13194).",
     "Programmed stimulation runs on the same heart by a re-excitable eikonal equation with "
     "restitution measured on a cable of the cell model. Induced is what still activates tissue "
@@ -67,7 +68,7 @@ def number(value: Any, digits: int = 0) -> str:
 def best_strategy(ablation: Record | None) -> Record | None:
     """Of the strategies after which nothing is left and nothing new, that which burns least.
 
-    None where there was no circuit before.
+    The plan, where it alone was paced and nothing was induced. None where there was nothing to do.
 
     Examples
     --------
@@ -79,15 +80,24 @@ def best_strategy(ablation: Record | None) -> Record | None:
     >>> best_strategy({"strategies": rows})["strategy"]
     'isthmus'
     """
-    if (ablation or {}).get("n_circuits") == 0:
-        return None
     rows = (ablation or {}).get("strategies") or []
+    if _plan_passed(ablation):
+        rows = [row for row in rows if row["strategy"] == "plan"]
+    elif (ablation or {}).get("n_circuits") == 0:
+        return None
     enough = [
         row
         for row in rows
         if row.get("lesions") and row["vts_left"] == 0 and not row.get("warning")
     ]
     return min(enough, key=lambda row: row["volume_ml"], default=None)
+
+
+def _plan_passed(ablation: Record | None) -> bool:
+    """Whether the plan was paced and nothing was induced."""
+    found = ablation or {}
+    plan = found.get("plan")
+    return bool(found.get("induction") and plan and not plan.get("induced_from"))
 
 
 def strategy_row(row: Record) -> list[str]:
@@ -114,7 +124,8 @@ def warning_lines(found: "PlanningFindings") -> list[str]:
     if found.screen is not None and not found.screen.get("circuits_sought", True):
         lines.append("The heart has no scar: no circuits were looked for.")
     induced = (found.induction or {}).get("inducible_sites")
-    if induced and found.screen is not None and not found.screen.get("circuits"):
+    known = found.screen is None or found.screen.get("circuits")
+    if induced and not known and not _plan_passed(found.ablation):
         lines.append(
             "Stimulation induced re-entry for which screening finds no circuit: strategies of "
             "ablation, which close circuits, do not deal with it."
