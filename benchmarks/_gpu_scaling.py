@@ -1,4 +1,4 @@
-"""Sections of `gpu.py` on memory and on several devices."""
+"""Sections of `gpu.py` on memory, on several devices and on the Warp kernel."""
 
 import dataclasses
 import time
@@ -11,12 +11,14 @@ import numpy as np
 from _gpu_sections import BLOCK, DT, problem_of
 
 from twinheart.errors import SolverError
+from twinheart.tissue.fused import compare, fused_step, why_not
 from twinheart.tissue.memory import checkpoint_plan, memory_of, run_bytes
-from twinheart.tissue.monodomain import Monodomain, initial_state
+from twinheart.tissue.monodomain import Monodomain, initial_state, one_step, solve
 from twinheart.tissue.run import compiler_options
 from twinheart.tissue.sharded import Sharded
 
 MILLIONS = (0.442, 1.0, 5.0)
+GRADIENT_BLOCKS = 4
 
 
 def memory(quick: bool, folder: Path) -> dict[str, Any]:
@@ -82,6 +84,49 @@ def sharded(quick: bool, folder: Path, nodes: int = 1_000_000) -> dict[str, Any]
     return found
 
 
-def warp(quick: bool, folder: Path) -> dict[str, Any]:
-    """The hand-written kernel that there is not."""
-    return {"not_measured": "there is no Warp kernel: the JAX step is the only one"}
+def warp(
+    quick: bool, folder: Path, nodes: int = 442_000, model: str = "tentusscher2006-epi"
+) -> dict[str, Any]:
+    """The step as a Warp kernel beside that of jax, and how they differ."""
+    problem = problem_of(5000 if quick else nodes, folder, model)
+    reason = why_not(problem)
+    if reason is not None:
+        return {"not_measured": reason}
+    verdict = compare(problem)
+    return {
+        "nodes": problem.tissue.n_nodes,
+        "model": model,
+        **verdict._asdict(),
+        "jax_over_warp": verdict.jax_us / verdict.warp_us,
+        "takes_warp": verdict.takes_warp,
+    }
+
+
+def warp_gradient(
+    quick: bool, folder: Path, nodes: int = 442_000, model: str = "tentusscher2006-epi"
+) -> dict[str, Any]:
+    """The gradient with respect to everything by both adjoints, and how they differ."""
+    problem = problem_of(5000 if quick else nodes, folder, "mitchell-schaeffer" if quick else model)
+    reason = why_not(problem)
+    if reason is not None:
+        return {"not_measured": reason}
+    found: dict[str, Any] = {"nodes": problem.tissue.n_nodes, "model": problem.models[0].name}
+    arrays, fixed = eqx.partition(problem, eqx.is_inexact_array)
+    gradients = []
+    for name, step in (("jax", one_step), ("warp", fused_step)):
+
+        def mean_vm(arrays, step=step):
+            state, _ = solve(eqx.combine(arrays, fixed), GRADIENT_BLOCKS, step=step)
+            return state.vm.mean()
+
+        start = time.perf_counter()
+        program = jax.jit(jax.grad(mean_vm)).lower(arrays).compile()
+        found[f"{name}_compile_s"] = time.perf_counter() - start
+        gradients.append(jax.block_until_ready(program(arrays)))
+        start = time.perf_counter()
+        jax.block_until_ready(program(arrays))
+        steps = GRADIENT_BLOCKS * problem.block
+        found[f"{name}_us_per_step"] = 1e6 * (time.perf_counter() - start) / steps
+    exact, other = (np.asarray(g.tissue.diffusion) for g in gradients)
+    found["difference"] = float(np.abs(other - exact).max() / np.abs(exact).max())
+    return found

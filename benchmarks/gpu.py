@@ -67,7 +67,9 @@ def plan() -> dict[str, Row]:
     rows["steps 5000k"] = ("steps", {"nodes": 5_000_000}, "", 200)
     rows["sharded 1000k"] = ("sharded", {"nodes": 1_000_000}, VIRTUAL_DEVICES, 120)
     rows["gradient 5000k"] = ("gradient", {"nodes": 5_000_000}, "", 200)
-    rows["warp"] = ("warp", {}, "", 60)
+    for model in MODELS:
+        rows[f"warp {model}"] = ("warp", {"model": model}, "", 120)
+    rows["warp gradient"] = ("warp_gradient", {}, "", 200)
     rows["torchcor lumped"] = ("torchcor", {"dx": 0.1, "mode": "lumped"}, "", 150)
     for unroll in (5, 25):
         rows[f"steps 50k unroll {unroll}"] = ("steps", {"nodes": 50_000, "unroll": unroll}, "", 90)

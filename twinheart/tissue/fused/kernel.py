@@ -4,6 +4,7 @@ Warp is imported here only, when a kernel is built.
 """
 
 import functools
+import hashlib
 import importlib.util
 import linecache
 from collections.abc import Callable, Mapping, Sequence
@@ -160,7 +161,7 @@ def _loaded(source: str, in_place: tuple[str, ...], n_results: int, on_gpu: bool
     import warp as wp
 
     wp.config.log_level = max(wp.config.log_level, wp.LOG_ERROR)
-    name = f"<kernel {hash(source):x}>"
+    name = f"<kernel {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     space: dict[str, Any] = {"wp": wp, "__name__": __name__}
     exec(compile(source, name, "exec"), space)  # Warp reads the source, which must look real
