@@ -7,7 +7,7 @@ import pytest
 
 from twinheart.cli.case import Case, check_case, read_case, section_of
 from twinheart.cli.case_text import case_toml, example_case, reference_page
-from twinheart.cli.section import MAX_BYTES
+from twinheart.cli.small_file import MAX_BYTES
 from twinheart.errors import InputError
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

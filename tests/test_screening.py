@@ -172,6 +172,11 @@ def test_points_are_read_with_and_without_names_and_heading(tmp_path):
     assert read_points(path) == (["site 1", "site 2"], [(1, 2, 3), (4, 5, 6)])
     path.write_text("apex, 1, 2, 3\n")
     assert read_points(path) == (["apex"], [(1, 2, 3)])
+    path.write_bytes(b"\xef\xbb\xbf4,5,6\r\n")  # as spreadsheets mark and end it
+    assert read_points(path) == (["site 1"], [(4, 5, 6)])
+    path.write_bytes(b"1,2,3\n" * 200_000)
+    with pytest.raises(InputError, match="larger than 1000000 bytes, not a list of points"):
+        read_points(path)
     for text, message in (
         ("", "0 points"), ("1,2\n", "row 1"), ("1,2,nan\n", "row 1"), ("1,2,3\na,b,c\n", "row 2"),
     ):  # fmt: skip

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from twinheart.cli.section import MAX_BYTES, Section, key, read_toml
+from twinheart.cli.section import Section, key, read_toml
+from twinheart.cli.small_file import read_lines
 from twinheart.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,14 +129,7 @@ def read_lesions(path: Path) -> LesionFile:
 
 
 def _of_csv(path: Path) -> "tuple[Lesion, ...]":
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read lesions: {error.strerror}.") from None
-    if len(raw) > MAX_BYTES:
-        raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not a list of lesions.")
-    lines = raw.decode("utf-8-sig", errors="replace").splitlines()
+    lines = read_lines(path, "lesions", "a list of lesions")
     rows = list(csv.DictReader(lines, skipinitialspace=True))
     groups: dict[str, list[dict[str, float]]] = {}
     for number, row in enumerate(rows, 1):

@@ -6,22 +6,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from twinheart.cli.small_file import read_small
 from twinheart.errors import InputError
-
-MAX_BYTES = 1_000_000  # such a file is a page of text; anything larger is not one
 
 
 def read_toml(path: Path, wanted: str, kind: str) -> dict[str, Any]:
     """Read a TOML file of bounded size; `wanted` and `kind` name it where that fails."""
+    content = read_small(path, wanted, kind)
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read {wanted}: {error.strerror}.") from None
-    if len(text) > MAX_BYTES:
-        raise InputError(f"{path}: larger than {MAX_BYTES} bytes, not {kind}.")
-    try:
-        return tomllib.loads(text.decode())
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file: {error}.") from None
 

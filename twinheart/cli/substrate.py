@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from twinheart.cli.small_file import read_lines
 from twinheart.cli.terminal import say
 from twinheart.errors import InputError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 RESEARCH = "research software: not for diagnosis or treatment"
 AHA = {"aha17": 17, "aha19": 19}
 _FURTHEST = 10.0  # mm by which a site on scar is moved
-_MOST_BYTES, _MOST_SITES = 1_000_000, 10_000
+_MOST_SITES = 10_000
 
 HEART = typer.Option(
     "--heart", help="Mesh of a heart, with the cell field scar where it has one, or 'demo'."
@@ -208,17 +209,12 @@ def read_points(path: Path) -> tuple[list[str], list[tuple[float, float, float]]
     InputError
         If it cannot be read or a row is no point.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MOST_BYTES + 1)
-    except OSError as error:
+    if not path.exists():
         raise InputError(
-            f"--sites is '{path}', expected {' or '.join(AHA)} or a CSV file of points: "
-            f"{error.strerror}."
-        ) from None
-    if len(raw) > _MOST_BYTES:
-        raise InputError(f"{path}: larger than {_MOST_BYTES} bytes, not a list of points.")
-    lines = raw.decode("utf-8", errors="replace").splitlines()
+            f"--sites is '{path}', expected {' or '.join(AHA)} or a CSV file of points: no such "
+            "file."
+        )
+    lines = read_lines(path, "sites", "a list of points")
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(row)]
     if rows and _point(rows[0]) is None and len(rows) > 1 and _point(rows[1]) is not None:
         rows = rows[1:]  # a heading
