@@ -150,7 +150,7 @@ def ablate_heart(
         operation,
         chosen,
         own=own,
-        induced=None if protocol is None else stimulation_test(protocol, progress=_progress),
+        induced=None if protocol is None else stimulation_test(protocol, progress=retest_progress),
         say=lambda text: say(f"twinheart: {text}"),
     )
     for warning in found.warnings:
@@ -289,7 +289,8 @@ def _plan_record(operation: "Operation", plan: "AblationPlan") -> dict[str, Any]
     }
 
 
-def _progress() -> shared.SiteProgress:
+def retest_progress() -> shared.SiteProgress:
+    """Progress of one test by stimulation, from site to site."""
     return shared.SiteProgress("stimulation after ablation")
 
 

@@ -321,25 +321,32 @@ class PlanWork:
     def _ablation(self, _) -> dict[str, Any]:
         import math
 
-        from twinheart.cli.ablate import comparison_record, write_lesions
+        from twinheart.cli.ablate import comparison_record, retest_progress, write_lesions
         from twinheart.planning.ablation.operation import Operation
         from twinheart.planning.ablation.reach import Catheter
-        from twinheart.planning.ablation.table import compare_strategies
+        from twinheart.planning.ablation.stimulation import stimulation_test
+        from twinheart.planning.ablation.table import PLAN, compare_strategies
 
         section = self.section
         depth = math.inf if section.depth is None else section.depth
+        tested = self.protocol if PLAN in self.strategies else None
 
         def make() -> dict[str, Any]:
             catheter = Catheter(section.radius, depth, section.access)
             operation = Operation(self.substrate, self.sites, catheter)
+            test = None
+            if tested is not None:
+                test = stimulation_test(tested, workers=self.workers, progress=retest_progress)
             found = compare_strategies(
-                operation, self.strategies, say=lambda text: say(f"twinheart: {text}")
+                operation, self.strategies, induced=test, say=lambda x: say(f"twinheart: {x}")
             )
             write_lesions(self.folder / "lesions.vtu", operation, found.outcomes)
-            return comparison_record(operation, found)
+            name = None if tested is None else tested.name
+            return comparison_record(operation, found) | {"induction": name}
 
         keys = ("sites", "radius", "depth", "access")
         settings = {key: getattr(section, key) for key in keys} | {"strategies": self.strategies}
+        settings |= {} if tested is None else {"protocol": repr(tested)}
         after, inputs = self._where()
         return self.stages.run(
             "ablation", make, after=after, inputs=inputs, settings=settings, files=("lesions.vtu",)
