@@ -54,8 +54,45 @@ def describe_places(mesh: TetMesh, points: Any) -> list[str]:
     ]
 
 
+def segment_at(mesh: TetMesh, place: Any) -> str | None:
+    """Name of the AHA segment at a place.
+
+    Parameters
+    ----------
+    mesh : TetMesh
+        The heart [mm], perhaps with coordinates.
+    place : (3,) array
+        The place [mm].
+
+    Returns
+    -------
+    str or None
+        Such as ``"basal anterior"``, or ``"RV basal anterior"``; None without coordinates.
+
+    Examples
+    --------
+    >>> from twinheart.anatomy import add_coordinates
+    >>> from twinheart.mesh.generate import lv_ellipsoid
+    >>> from twinheart.planning.places import segment_at
+    >>> mesh = add_coordinates(lv_ellipsoid(edge=4.0))
+    >>> segment_at(mesh, mesh.points[mesh.points[:, 2].argmin()])
+    'apex'
+    """
+    own = coordinates_of(mesh)
+    if own is None:
+        return None
+    at = coordinates_at(mesh, np.atleast_2d(np.asarray(place, dtype=float)), own)
+    side, number = _numbered(int(aha_segments(at)[0]))
+    return f"{'RV ' if side == 'RV' else ''}{SEGMENTS[number - 1]}"
+
+
+def _numbered(segment: int) -> tuple[str, int]:
+    """Ventricle, and number of the segment in it."""
+    return ("RV", segment - _RIGHT) if segment > _RIGHT else ("LV", segment)
+
+
 def _words(segment: int, tm: float, rt: float) -> str:
-    side, number = ("RV", segment - _RIGHT) if segment > _RIGHT else ("LV", segment)
+    side, number = _numbered(segment)
     depth = _WORDS[int(np.searchsorted(_DEPTHS, tm))]
     if rt > _SEPTAL and number != len(SEGMENTS):  # tm is 1 in the middle of the septum
         depth = f"{side} side" if tm < 0.5 else "middle of the septum"

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from twinheart.anatomy import coordinates_of
-from twinheart.anatomy.aha import SEGMENTS, aha_segments
 from twinheart.errors import InputError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.io.atomic import written_whole
 from twinheart.planning.circuits.search import Circuit
 from twinheart.planning.pacing_sites import PacingSite
+from twinheart.planning.places import segment_at
 
 
 def circuit_rows(
@@ -54,24 +53,6 @@ def circuit_rows(
         }
         for number, circuit in enumerate(circuits, start=1)
     ]
-
-
-def segment_at(mesh: TetMesh, place) -> str | None:
-    """Name of the AHA segment of the node nearest to a place; None without coordinates.
-
-    Parameters
-    ----------
-    mesh : TetMesh
-        A heart, perhaps with coordinates.
-    place : (3,) array
-        The place [mm].
-    """
-    at = coordinates_of(mesh)
-    if at is None:
-        return None
-    node = int(np.linalg.norm(mesh.points - np.asarray(place), axis=1).argmin())
-    number = int(aha_segments(at)[node])
-    return SEGMENTS[number - 1] if number <= 17 else f"RV {SEGMENTS[number - 18]}"
 
 
 def write_circuit_lines(path: str | Path, circuits: Sequence[Circuit]) -> None:
