@@ -9,7 +9,7 @@ from twinheart.ecg import Ecg, Electrodes, LeadField, lead_shares, twelve_lead
 from twinheart.ecg.morphology import frontal_axis, r_wave_progression
 from twinheart.errors import InputError
 from twinheart.mesh.quality import mean_edge
-from twinheart.planning.circuits.screening import conducting_tets
+from twinheart.planning.circuits.screening import conducting_tets, slowest_waves
 from twinheart.planning.induction.one_site import SiteResult, activation_train
 from twinheart.planning.induction.protocols import Protocol
 from twinheart.planning.pace_mapping.vt_beat import vt_beat
@@ -80,9 +80,10 @@ def substrate_ecg(
         leads.lead_field.check(heart, sigma_i=sigma_i)
         shares, names = np.asarray(leads.lead_field.shares), leads.lead_field.electrodes.names
     t = start + _SAMPLING * np.arange(int(length / _SAMPLING) + 1)
-    needed = _crossing_times(substrate)
+    longest = _longest_edges(heart.mesh)
+    needed = longest / _slowest(substrate)
     conducts = np.isfinite(needed)
-    share = mean_edge(heart.mesh) / float(_longest_edges(heart.mesh)[conducts].mean())
+    share = mean_edge(heart.mesh) / float(longest[conducts].mean())
     phi = train_ecg(
         heart.mesh.tets, shares, train, train_templates(heart, substrate.cells), t,
         longest=_ALLOWED * needed, lowpass=_LOWPASS,
@@ -192,13 +193,9 @@ def _longest_edges(mesh) -> np.ndarray:
     return np.linalg.norm(edges, axis=2).max(axis=1)
 
 
-def _crossing_times(substrate: Substrate) -> np.ndarray:
-    """Time that a wave needs at most across each tetrahedron [ms]; NaN where nothing conducts."""
-    problem, heart = substrate.problem, substrate.heart
-    slowest = {
-        tag: float(speed) * float(substrate.tables[tag].speed.min())
-        for tag, speed in zip(problem.tags, np.asarray(problem.velocity).min(axis=1), strict=False)
-    }
-    tags, place = np.unique(heart.regions, return_inverse=True)
+def _slowest(substrate: Substrate) -> np.ndarray:
+    """Velocity of the slowest wave in each tetrahedron [m/s]; NaN where nothing conducts."""
+    slowest = slowest_waves(substrate)
+    tags, place = np.unique(substrate.heart.regions, return_inverse=True)
     speed = np.array([slowest.get(int(tag), np.nan) for tag in tags])[place.ravel()]
-    return np.where(conducting_tets(substrate), _longest_edges(heart.mesh) / speed, np.nan)
+    return np.where(conducting_tets(substrate), speed, np.nan)

@@ -223,6 +223,19 @@ def conducting_tets(substrate: Substrate) -> Bool[np.ndarray, "tet"]:
     return ~np.isin(substrate.heart.regions, dead)
 
 
+def slowest_waves(substrate: Substrate) -> dict[int, float]:
+    """Velocity of the slowest wave of each region that conducts [m/s], by its tag.
+
+    Across the fibres, after the shortest interval that conducts.
+    """
+    problem = substrate.problem
+    across = np.asarray(problem.velocity).min(axis=1)
+    return {
+        tag: float(speed) * float(substrate.tables[tag].speed.min())
+        for tag, speed in zip(problem.tags, across, strict=False)
+    }
+
+
 def _nearest(substrate: Substrate, site: PacingSite) -> int:
     """Nearest node that conducts."""
     nodes = np.unique(substrate.problem.elements.cells)

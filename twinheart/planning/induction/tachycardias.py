@@ -7,18 +7,19 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from twinheart.mesh import TetMesh
-from twinheart.planning.circuits.circuit_file import segment_at
-from twinheart.planning.circuits.screening import conducting_tets
+from twinheart.planning.circuits.screening import conducting_tets, slowest_waves
 from twinheart.planning.induction.morphology import Morphology, classify
 from twinheart.planning.induction.one_site import SiteResult, activation_train
 from twinheart.planning.induction.protocols import Protocol
-from twinheart.planning.reentry_maps.circuit import ReentryCircuit, activation_circuit
+from twinheart.planning.places import segment_at
+from twinheart.planning.reentry_maps.circuit import SLOWEST, ReentryCircuit, activation_circuit
 from twinheart.planning.substrate import Substrate
 
 ALIKE_MM = 10.0  # two ways are one circuit if most of each lies so near to the other
 ALIKE_CYCLE = 0.1  # and their cycles differ by at most this share
 _MOST = 0.8
 _SETTLED = 0.25  # share of the observation after which re-entry is judged
+_WAITS = 0.5  # of the velocity of the slowest wave: a front may wait for tissue to recover
 
 
 class Tachycardia(NamedTuple):
@@ -73,6 +74,7 @@ def distinct_tachycardias(
     """
     found: list[Tachycardia] = []
     conducts = conducting_tets(substrate)
+    slowest = min(SLOWEST, _WAITS * min(slowest_waves(substrate).values()))
     for result in results:
         if not result.induced:
             continue
@@ -80,7 +82,9 @@ def distinct_tachycardias(
             substrate.problem, substrate.restitution, result, protocol, radius=radius
         )
         settled = result.stimuli[-1] + _SETTLED * protocol.observe
-        circuit = activation_circuit(substrate.heart.mesh, train, conducts=conducts)
+        circuit = activation_circuit(
+            substrate.heart.mesh, train, conducts=conducts, slowest=slowest
+        )
         one = Tachycardia(
             float(np.nan if result.cycle_length is None else result.cycle_length),
             classify(train, settled),

@@ -26,6 +26,7 @@ from twinheart.tissue import Train
 SLOWEST = 0.05  # m/s: a neighbour that fired longer ago was not where the wave came from
 _LEAST_TURN = 0.5  # of the usual interval: what fires again sooner was counted twice
 _TOUCHING = 2.0  # mean edges between parts of a way that are the same place
+_SHORTEST = 2.0  # times that, of a way which can be closed so
 _WIDEST = 0.1  # of its length may be open where a turn closes: waves drift, ways run side by side
 _PADDING = 8  # times as many frequencies as samples
 
@@ -158,7 +159,7 @@ def _closed_way(points: np.ndarray, graph: sp.csr_array, lat: np.ndarray, slowes
     run = [0.0]  # mm, from the first node
     touching = _TOUCHING * float(graph.data.mean())
     best, end = None, -np.inf
-    while (step := _step_back(graph, lat, nodes[-1], times[-1], slowest)) is not None:
+    while (step := _step_back(graph, lat, nodes[-1], times[-1], slowest, least)) is not None:
         node, time, length = step
         nodes.append(node)
         times.append(time)
@@ -170,7 +171,8 @@ def _closed_way(points: np.ndarray, graph: sp.csr_array, lat: np.ndarray, slowes
             continue
         k = bisect_left(times, -next_time, key=lambda t: -t)
         gap = float(np.linalg.norm(points[node] - points[nodes[k]]))
-        widest = max(touching, _WIDEST * (run[-1] - run[k]))
+        turn = run[-1] - run[k]
+        widest = _WIDEST * turn if turn < _SHORTEST * touching else max(touching, _WIDEST * turn)
         if gap > widest or (best is not None and gap >= best[2]):
             continue
         end = max(end, 2 * time - next_time)
@@ -193,13 +195,18 @@ def _last_activation(graph: sp.csr_array, lat: np.ndarray):
     return node, float(known[node, -1]), float(np.median(twice[:, 1] - twice[:, 0]))
 
 
-def _step_back(graph: sp.csr_array, lat: np.ndarray, node: int, time: float, slowest: float):
-    """Neighbour from which the wave came, when it fired, and the length of the edge."""
+def _step_back(
+    graph: sp.csr_array, lat: np.ndarray, node: int, time: float, slowest: float, longest: float
+):
+    """Neighbour from which the wave came, when it fired, and the length of the edge.
+
+    None where none fired within the longest time [ms] or at least so fast.
+    """
     own = slice(graph.indptr[node], graph.indptr[node + 1])
     near, length = graph.indices[own], np.asarray(graph.data[own], dtype=float)
     before = np.where(lat[near] < time, lat[near], -np.inf).max(axis=1)
     passed = time - before
-    slope = np.where(passed <= length / slowest, passed / length, -np.inf)
+    slope = np.where(passed <= np.minimum(length / slowest, longest), passed / length, -np.inf)
     if not slope.max(initial=-np.inf) > 0:
         return None
     k = int(slope.argmax())
