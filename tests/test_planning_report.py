@@ -297,12 +297,13 @@ def test_no_third_class_comes_between_two(heart):
     """First and last of three touch everywhere: green, which is between them, is not there."""
     scene = Scene(heart)
     kinds = np.where(tissue_kinds(heart.mesh) == 2, 2, 0)
-    for view in ("anterior", "cut open"):
+    seen = np.zeros(2)
+    for view in ("anterior", "left lateral", "right lateral", "cut open"):
         picture = scene.draw_classes(kinds, view, colours=("#ff0000", "#00ff00", "#0000ff"))
         red, green, blue = np.moveaxis(picture.astype(float), 2, 0)
-        assert (red > blue + 100).sum() > 1000
-        assert (blue > red + 100).sum() > 300
+        seen += (red > blue + 100).sum(), (blue > red + 100).sum()
         assert not (green > np.maximum(red, blue) + 20).any()
+    assert (seen > 1000).all()
 
 
 def test_a_circuit_is_drawn_in_its_colour(heart, circuit, tmp_path):

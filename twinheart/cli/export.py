@@ -243,8 +243,10 @@ def _tissue(mesh: "TetMesh") -> "tuple[np.ndarray, dict[str, str]]":
     from twinheart.report.planning_maps import LESION, tissue_kinds
     from twinheart.report.scar import BORDER_ZONE, DENSE, MUSCLE
 
-    kinds = tissue_kinds(mesh, mesh.cell_fields.get(LESION_FIELD)).astype(float)
-    return kinds, {"healthy": MUSCLE, "border": BORDER_ZONE, "lesion": LESION, "core": DENSE}
+    lesion = mesh.cell_fields.get(LESION_FIELD)
+    kinds = tissue_kinds(mesh, lesion).astype(float)
+    colours = {"healthy": MUSCLE, "border zone": BORDER_ZONE, "core": DENSE}
+    return kinds, colours if lesion is None else colours | {"lesion": LESION}
 
 
 def _in_words(field: "str | np.str_") -> tuple[str, str]:

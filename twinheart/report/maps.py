@@ -133,8 +133,7 @@ def write_classes(
     values : (node,) int array
         For each node the place of its class in `colours`.
     colours : mapping of str to str
-        Name and colour of each class. Between nodes of two classes those in between are passed:
-        put what touches side by side.
+        Name and colour of each class.
     title, note : str
         Heading and a line below it.
 
@@ -160,15 +159,11 @@ def write_classes(
     >>> write_classes(file, heart, half, {"left": "#d9b08c", "right": "#2a5b8a"}, title="A").name
     'classes.png'
     """
-    from matplotlib.colors import ListedColormap
-
     scene = heart if isinstance(heart, Scene) else Scene(heart)
-    shades = ListedColormap(list(colours.values()))
-    limits = np.arange(len(colours) + 1) - 0.5
     fig = figure(_WIDTH, _HEIGHT)
     for index, view in enumerate(VIEWS):
-        picture = scene.draw(
-            values.astype(float), view, colours=shades, limits=limits, size=_PIXELS
+        picture = scene.draw_classes(
+            values.astype(int), view, colours=list(colours.values()), size=_PIXELS
         )
         _place(fig, picture, index, view_label(view, scene))
     for index, (name, colour) in enumerate(colours.items()):

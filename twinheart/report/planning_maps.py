@@ -43,7 +43,7 @@ def tissue_kinds(
     Returns
     -------
     (node,) int array
-        0 healthy, 1 border zone, 2 lesion, 3 core.
+        0 healthy, 1 border zone, 2 core, 3 lesion.
 
     Examples
     --------
@@ -53,12 +53,12 @@ def tissue_kinds(
     >>> mesh = slab((4.0, 2.0, 2.0), 1.0)
     >>> burnt = (mesh.points[mesh.tets].mean(axis=1)[:, 0] < 2).astype(int)
     >>> sorted(set(tissue_kinds(mesh, burnt).tolist()))
-    [0, 2]
+    [0, 3]
     """
     scar = np.asarray(mesh.cell_fields.get("scar", np.zeros(mesh.n_tets, dtype=np.int32)))
-    kinds = np.select([scar == CORE, scar == BORDER], [3, 1], 0)
+    kinds = np.select([scar == CORE, scar == BORDER], [2, 1], 0)
     if lesion is not None:
-        kinds = np.where(np.asarray(lesion) > 0, 2, kinds)
+        kinds = np.where(np.asarray(lesion) > 0, 3, kinds)
     return fullest_kind(mesh, kinds, 4)
 
 
@@ -90,8 +90,7 @@ def write_lesions(
     OutputError
         If the file cannot be written.
     """
-    # what touches stands side by side: lesions lie in border zone, against core
-    colours = {"healthy": MUSCLE, "border": BORDER_ZONE, "lesion": LESION, "core": DENSE}
+    colours = {"healthy": MUSCLE, "border zone": BORDER_ZONE, "core": DENSE, "lesion": LESION}
     kinds = tissue_kinds(mesh, lesion)
     return write_classes(path, scene, kinds, colours, title="Lesions", note=note)
 
@@ -123,16 +122,14 @@ def write_circuits(
     OutputError
         If the file cannot be written.
     """
-    from matplotlib.colors import ListedColormap
-
-    shades = ListedColormap([MUSCLE, BORDER_ZONE, LESION, DENSE])
-    limits = np.arange(5) - 0.5
-    kinds = tissue_kinds(mesh).astype(float)
+    kinds = tissue_kinds(mesh)
     fig = figure(250.0, 168.0)
     for index, view in enumerate(_SIDES):
         column, row = index % 3, index // 3
         axes = fig.add_axes((0.01 + 0.33 * column, 0.47 - 0.45 * row, 0.32, 0.43))
-        picture = scene.draw(kinds, view, colours=shades, limits=limits, size=_PIXELS)
+        picture = scene.draw_classes(
+            kinds, view, colours=(MUSCLE, BORDER_ZONE, DENSE), size=_PIXELS
+        )
         half = scene.height_mm / 2
         axes.imshow(picture, extent=(-half, half, -half, half))
         axes.set_axis_off()

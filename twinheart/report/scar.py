@@ -83,7 +83,6 @@ def _pictures(
     text = "By what fills most of the wall around each point; what lies inside shows at the cut."
     yield _picture("scar", "Scar", file, text)
     if len(corridors):
-        # a corridor touches core, and tissue at its mouths; never the other way round
         kinds = np.where(corridor > 0, 2, np.where(scar == CORE, 0, 1))
         colours = {"core": DENSE, "other": MUSCLE, "corridor": STRAND}
         file = write_classes(

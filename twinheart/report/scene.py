@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
@@ -95,6 +95,11 @@ class Surface(NamedTuple):
         weights = self.weights.reshape(*self.weights.shape, *[1] * (values.ndim - 1))
         return (weights * values[self.nodes]).sum(axis=1)
 
+    def of_nearest(self, values: np.ndarray) -> np.ndarray:
+        """Values at the points, each that of the node with the larger weight."""
+        larger = self.weights.argmax(axis=1)
+        return values[self.nodes[np.arange(len(larger)), larger]]
+
 
 class Scene:
     """The surfaces of a heart, ready to be coloured; what each view shows is found once.
@@ -158,6 +163,32 @@ class Scene:
         """
         shown = self._view(view, size)
         return shown.picture(shown.surface.at(np.asarray(values)), colours, limits, lines=True)
+
+    def draw_classes(
+        self,
+        values: Int[np.ndarray, "node"],
+        view: str | View,
+        *,
+        colours: Sequence[str],
+        size: int = 600,
+    ) -> UInt8[np.ndarray, "row column 3"]:
+        """A square picture of one view, each place in the colour of its class, with outlines.
+
+        Between two nodes the border is in the middle: no third class comes between them.
+
+        Parameters
+        ----------
+        values : (node,) int array
+            Class of each node, a place in `colours`.
+        view : str or View
+            A key of `VIEWS`, or any other.
+        colours : sequence of str
+            Of the classes.
+        size : int
+            Width and height in pixels.
+        """
+        shown = self._view(view, size)
+        return shown.classes(shown.surface.of_nearest(np.asarray(values)), colours)
 
     def film(
         self,
@@ -309,11 +340,32 @@ class _Shown:
         table = np.concatenate([colours(np.linspace(0, 1, bands))[:, :3], [rgb(MISSING)]])
         band = np.clip(np.nan_to_num(place), 0, bands - 1).astype(np.int32)
         band[np.isnan(place)] = bands
-        colour = (255 * table).astype(np.float32)[band]
-        colour *= self._shade[:, None]
-        if lines:
-            cover = self._line_cover(place, corner_values, step, bands)[:, None]
-            colour += cover * (255 * np.array(rgb(INK), dtype=np.float32) - colour)
+        cover = self._line_cover(place, corner_values, step, bands) if lines else None
+        return self._composed((255 * table).astype(np.float32)[band], cover)
+
+    def classes(self, values: np.ndarray, colours: Sequence[str]) -> np.ndarray:
+        corners = values[self._corners]
+        share = np.stack(
+            [(self._weights * (corners == k)).sum(axis=1) for k in range(len(colours))], axis=1
+        )
+        rows = np.arange(len(share))
+        most = share.argmax(axis=1)
+        lead = share[rows, most]
+        share[rows, most] = -1.0
+        other = share.argmax(axis=1)
+        lead -= share[rows, other]
+        sides = (corners == most[:, None]).astype(np.float32) - (corners == other[:, None])
+        steepness = np.linalg.norm(np.einsum("pk,pkd->pd", sides, self._slopes), axis=1)
+        distance = lead / np.maximum(steepness, _FLAT)
+        cover = np.clip(0.5 * _SUPERSAMPLING * _LINE - distance + 0.5, 0, 1)
+        table = np.array([rgb(colour) for colour in colours], dtype=np.float32)
+        return self._composed(255 * table[most], np.where(steepness > _FLAT, cover, 0.0))
+
+    def _composed(self, colour: np.ndarray, cover: np.ndarray | None) -> np.ndarray:
+        """The picture of colours in their shade, with lines over them."""
+        colour = colour * self._shade[:, None]
+        if cover is not None:
+            colour += cover[:, None] * (255 * np.array(rgb(INK), dtype=np.float32) - colour)
         side = _SUPERSAMPLING * self._size
         canvas = np.full((side * side, 3), 255, dtype=np.uint16)
         canvas[self._pixel] = np.minimum(colour, 255)

@@ -8,6 +8,7 @@ along the heart's own long axis, from the apex to the base, with its front up.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -181,16 +182,16 @@ def write_standard_views(
     """
     scene = heart if isinstance(heart, Scene) else Scene(heart)
     views = standard_views(scene, lao=lao, rao=rao, patient=patient)
-    colours, limits = _colours(scene, values, quantity, step, classes)
+    paint, bands = _painter(scene, values, quantity, step, classes)
     fig = figure(_WIDTH, _HEIGHT)
     labels = view_labels(lao, rao)
     for index, (name, view) in enumerate(views.items()):
         column, row = index % 4, index // 4
         place = (2 + 64.5 * column, _HEIGHT - 15 - (_SIDE + 5) * (row + 1), _SIDE, _SIDE)
         axes = fig.add_axes(_share(place))
-        _draw(axes, scene, view, np.asarray(values, float), colours, limits, marks)
+        _draw(axes, scene, view, paint, marks)
         axes.set_title(labels[name], size=9, color=INK, pad=1)
-    _legend(fig, colours, limits, unit, bool(np.isnan(values).any()), classes, marks)
+    _legend(fig, bands, unit, bool(np.isnan(values).any()), classes, marks)
     fig.text(0.01, 0.955, title, size=14, weight="bold", color=INK)
     axes_of = "average patient around this heart" if patient is None else "axes as given"
     if not scene.frame.rv_known:
@@ -243,13 +244,13 @@ def write_screenshots(
     """
     scene = heart if isinstance(heart, Scene) else Scene(heart)
     views = standard_views(scene, lao=lao, rao=rao, patient=patient)
-    colours, limits = _colours(scene, values, quantity, step, classes)
+    paint, _ = _painter(scene, values, quantity, step, classes)
     files = []
     for name, view in views.items():
         side = size / _DPI * 25.4
         fig = figure(side, side)
         axes = fig.add_axes((0.0, 0.0, 1.0, 1.0))
-        _draw(axes, scene, view, np.asarray(values, float), colours, limits, marks, size)
+        _draw(axes, scene, view, paint, marks, size)
         files.append(save(fig, Path(folder) / f"{stem}_{name}.png", dpi=_DPI))
     return files
 
@@ -268,22 +269,24 @@ def _share(place: tuple[float, float, float, float]) -> tuple[float, float, floa
     return left / _WIDTH, low / _HEIGHT, width / _WIDTH, height / _HEIGHT
 
 
-def _colours(scene: Scene, values, quantity: str, step: float | None, classes) -> tuple[Any, Any]:
-    from matplotlib.colors import ListedColormap
-
+def _painter(scene: Scene, values, quantity: str, step: float | None, classes):
+    """What paints a view, and colours and limits of its bands, None for classes."""
     if np.shape(values) != (scene.n_nodes,):
         raise InputError(
             f"the map has values of shape {np.shape(values)}; expected one for each of the "
             f"{scene.n_nodes} nodes."
         )
     if classes is not None:
-        return ListedColormap(list(classes.values())), np.arange(len(classes) + 1) - 0.5
-    return colour_map(quantity), levels(np.asarray(values, float), step=step)
+        kinds, names = np.asarray(values).astype(int), list(classes.values())
+        return partial(scene.draw_classes, kinds, colours=names), None
+    values = np.asarray(values, float)
+    colours, limits = colour_map(quantity), levels(values, step=step)
+    return partial(scene.draw, values, colours=colours, limits=limits), (colours, limits)
 
 
-def _draw(axes: "Axes", scene: Scene, view: View, values, colours, limits, marks, size=_PIXELS):
+def _draw(axes: "Axes", scene: Scene, view: View, paint, marks, size=_PIXELS):
     half = scene.field_mm(view) / 2
-    picture = scene.draw(values, view, colours=colours, limits=limits, size=size)
+    picture = paint(view=view, size=size)
     axes.imshow(picture, extent=(-half, half, -half, half), interpolation="antialiased")
     for mark in marks:
         if not len(mark.points):
@@ -300,7 +303,7 @@ def _draw(axes: "Axes", scene: Scene, view: View, values, colours, limits, marks
     axes.set_axis_off()
 
 
-def _legend(fig, colours, limits, unit: str, missing: bool, classes, marks) -> None:
+def _legend(fig, bands, unit: str, missing: bool, classes, marks) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
     from matplotlib.lines import Line2D
@@ -312,7 +315,8 @@ def _legend(fig, colours, limits, unit: str, missing: bool, classes, marks) -> N
     for mark in marks:
         style: dict[str, Any] = {"marker": mark.shape, "color": mark.colour, "ls": "none"}
         handles.append(Line2D([], [], label=mark.name, **style))
-    if classes is None:
+    if bands is not None:
+        colours, limits = bands
         bar_axes = fig.add_axes(_share((206.0, 14.0, 4.0, 48.0)))
         norm = BoundaryNorm(limits, colours.N)
         bar = fig.colorbar(ScalarMappable(norm, colours), cax=bar_axes, spacing="proportional")
