@@ -163,6 +163,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         said = np.array([row[method]["inducible"] for row in rows])
         exits = [_exit_distance(row, method) for row in rows]
         exits = [x for x in exits if x is not None]
+        ends = [_exit_distance(row, method, ("exit_mm", "entrance_mm")) for row in rows]
+        ends = [x for x in ends if x is not None]
         found[method] = {
             "sensitivity": _share(int((said & truth).sum()), int(truth.sum())),
             "specificity": _share(int((~said & ~truth).sum()), int((~truth).sum())),
@@ -172,6 +174,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "exit_median_mm": float(np.median(exits)) if exits else None,
             "exit_worst_mm": max(exits, default=None),
             "exit_within_5_mm": sum(x <= TARGET_MM for x in exits),
+            "either_end_within_5_mm": sum(x <= TARGET_MM for x in ends),
+            "cycle_error": _spread([_cycle_error(row, method) for row in rows]),
             "wall_s": sum(row[method]["wall_s"] for row in rows),
         }
     found["monodomain_wall_s"] = sum(row["monodomain"]["wall_s"] for row in rows)
@@ -192,11 +196,28 @@ def _true_exit(row):
     return None if site is None else site["exit_mm"]
 
 
-def _exit_distance(row, method: str) -> float | None:
-    """From the exit by monodomain to that of the method.
+def _cycle_error(row, method: str) -> float | None:
+    """By how much the cycle nearest to that by monodomain differs, as a share of that."""
+    true_site = _confirmed(row)
+    if true_site is None:
+        return None
+    known = row[method]["sites"] if method == "eikonal" else row[method]["circuits"]
+    cycles = [one["cycle_length_ms"] for one in known if one["cycle_length_ms"] is not None]
+    return min((x / true_site["cycle_length_ms"] - 1.0 for x in cycles), key=abs, default=None)
 
-    Screening does not tell in which of two directions a circuit runs: the nearer of both its ends.
-    Of the eikonal, the same site if that was induced, else the nearest of all.
+
+def _spread(values) -> dict[str, float] | None:
+    known = [x for x in values if x is not None]
+    if not known:
+        return None
+    return {"median": float(np.median(known)), "least": min(known), "most": max(known)}
+
+
+def _exit_distance(row, method: str, ends=("exit_mm",)) -> float | None:
+    """From the exit by monodomain to that of the method, or to the nearer of both ends.
+
+    Screening does not tell in which of two directions a circuit runs: always the nearer. Of the
+    eikonal, the same site if that was induced, else the nearest of all.
     """
     exit_mm, true_site = _true_exit(row), _confirmed(row)
     if exit_mm is None or true_site is None:
@@ -204,7 +225,7 @@ def _exit_distance(row, method: str) -> float | None:
     if method == "eikonal":
         known = [site for site in row[method]["sites"] if site.get("exit_mm") is not None]
         own = [site for site in known if site["site"] == true_site["site"]]
-        places = [site["exit_mm"] for site in own or known]
+        places = [site[end] for site in own or known for end in ends]
     else:
         circuits = row[method]["circuits"]
         places = [circuit[end] for circuit in circuits for end in ("exit_mm", "entrance_mm")]
