@@ -144,7 +144,7 @@ def screen(
     circuits, unsustained = None, []
     if substrate.has_scar:
         found = possible_circuits(
-            substrate.problem, substrate.heart.mesh, sites, substrate.refractory
+            substrate.problem, substrate.heart.mesh, sites, substrate.restitution
         )
         circuits = [circuit for circuit in found if circuit.sustained]
         unsustained = [circuit for circuit in found if not circuit.sustained]
