@@ -75,7 +75,7 @@ def _scarred_heart(number: int, edge: float) -> tuple[Operation, dict[str, Any]]
         scar = _drawn_scar(number, draw)
         mesh = with_scar(heart.mesh, paint_scar(heart.mesh, scar).astype(np.int32))
         substrate = build_substrate(Heart(mesh, heart.f0, heart.s0, heart.regions))
-        operation = Operation(substrate, aha_sites(mesh, substrate.problem))
+        operation = Operation(substrate, aha_sites(mesh, substrate.problem, furthest=np.inf))
         note(f"heart {number}: scar {draw}: {len(operation.before.circuits)} circuits")
         if operation.before.circuits:
             about = {
