@@ -68,7 +68,8 @@ def test_a_plan_goes_through_goes_on_and_does_again_what_changed(files, tmp_path
     assert str(tmp_path) not in page  # a path may name a patient
     assert not list(out.glob(".*"))  # nothing half-written
     screen = json.loads((out / "screen.json").read_text())["record"]
-    assert screen["circuits"][0]["cycle_length_ms"] == pytest.approx(48 / SPEED, rel=1e-3)
+    # as long as at rest, and a little longer: it comes back before velocities have recovered
+    assert 0.999 < screen["circuits"][0]["cycle_length_ms"] / (48 / SPEED) < 1.02
     burnt, _ = read_mesh(out / "lesions.vtu")
     assert burnt.cell_fields["lesion_isthmus"].any()
 

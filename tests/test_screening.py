@@ -130,7 +130,8 @@ def test_command_tells_circuits_maps_and_method(files, tmp_path, capsys):
     found = json.loads(said.out)
     assert found["n_circuits"] == 1
     (circuit,) = found["circuits"]
-    assert circuit["cycle_length_ms"] == pytest.approx(48 / 0.2, rel=1e-3)
+    # as long as at rest, and a little longer: it comes back before velocities have recovered
+    assert 0.999 < circuit["cycle_length_ms"] / (48 / 0.2) < 1.02
     assert circuit["isthmus_area_mm2"] == pytest.approx(8.0, rel=1e-3)
     ends = sorted([circuit["exit_mm"][1], circuit["entrance_mm"][1]])
     assert ends == pytest.approx([6.0, 22.0], abs=1.0)

@@ -381,7 +381,8 @@ def _coupling(heart: Heart, cells, tissues, cycle: float) -> float | None:
         if not any(count.values()):
             return None
         pair.append(cells[max(count, key=lambda tag: count[tag])])
-    return electrotonic_time(*pair, cycle)
+    healthy, border = pair
+    return electrotonic_time(healthy, border, cycle)
 
 
 def _for_all(tables: dict[int, WaveTable], problem: Eikonal) -> dict[int, WaveTable]:

@@ -436,9 +436,9 @@ def _warn_large_factors(report: list[dict], spacing: float) -> None:
         warnings.warn(
             f"on this mesh (spacing {spacing:.2f} mm) the numerical diffusion {axis} the fibres is "
             f"{factor:g} times the tissue's to reach the wanted velocity: activation times follow "
-            "the velocity along the edges of a regular mesh, along their diagonals they are earlier "
-            "(at a factor of 2 plane waves ran there twice as fast), and the front is wider than "
-            "real; refine the mesh.",
+            "the velocity along the edges of a regular mesh, are earlier along its diagonals (at a "
+            "factor of 2 plane waves ran there twice as fast), and the front is wider than real; "
+            "refine the mesh.",
             ConductionWarning,
             stacklevel=2,
         )

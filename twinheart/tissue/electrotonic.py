@@ -10,6 +10,8 @@ for velocities c of the halves, continuous with the flux :math:`c^2 w'`. The ele
 is that which fits the durations best.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize_scalar
@@ -69,15 +71,15 @@ def electrotonic_time(
     >>> 1.0 < electrotonic_time(cell, replace(cell, tau_close=cell.tau_close * 1.2)) < 10.0
     True
     """
-    cells = [scalar_parameters(cell) for cell in (model, other)]
+    first, second = scalar_parameters(model), scalar_parameters(other)
     keys = []
-    for cell in cells:
+    for cell in (first, second):
         start = initial_values(cell, cell.stimulus.amplitude)
         keys.append(content_hash(cell, *start, cycle=float(cycle), half=_HALF, edge=_EDGE, dt=_DT))
     path = cache_folder() / f"electrotonic-{keys[0][:20]}-{keys[1][:20]}.npz"
     known = load_result(path, {"time": np.zeros(())})
     if known is None:
-        known = {"time": np.array(fitted_time(*_cable(*cells, float(cycle))))}
+        known = {"time": np.array(fitted_time(*_cable(first, second, float(cycle))))}
         save_result(path, known)
     return float(known["time"])
 
@@ -87,7 +89,9 @@ def _cable(model, other, cycle: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     mesh = slab((2 * _HALF, _EDGE, _EDGE), _EDGE)
     tags = (mesh.points[mesh.tets].mean(axis=1)[:, 0] > _HALF).astype(np.int32)
     dt = min(_DT, float(model.dt), float(other.dt))
-    paced = {k: limit_cycle(cell, cycle, dt=dt).model for k, cell in enumerate((model, other))}
+    paced: dict[int, AbstractCellModel] = {
+        k: limit_cycle(cell, cycle, dt=dt).model for k, cell in enumerate((model, other))
+    }
     line = np.flatnonzero((mesh.points[:, 1] == 0) & (mesh.points[:, 2] == 0))
     line = line[np.argsort(mesh.points[line, 0])]
     end = pace(np.flatnonzero(mesh.points[:, 0] <= _PACED))
@@ -115,14 +119,15 @@ def fitted_time(
     left, right = used & (x < -_HALF / 2), used & (x > _HALF / 2)
     if abs(np.median(apd[left]) - np.median(apd[right])) < _LEAST:
         return ELECTROTONIC_TIME
-    speed = [1.0 / np.polyfit(x[part], lat[part], 1)[0] for part in (left, right)]
+    before, after = (1.0 / np.polyfit(x[part], lat[part], 1)[0] for part in (left, right))
 
     def misfit(time: float) -> float:
-        share = line_shares(x[used], *speed, time)
+        share = line_shares(x[used], before, after, time)
         columns = np.stack([1.0 - share, share], axis=1)  # of the durations deep in both halves
         return float(np.linalg.lstsq(columns, apd[used])[1].sum())
 
-    return float(minimize_scalar(misfit, bounds=(0.1, _LONGEST), method="bounded").x)
+    best: Any = minimize_scalar(misfit, bounds=(0.1, _LONGEST), method="bounded")
+    return float(best.x)
 
 
 def line_shares(
