@@ -131,9 +131,13 @@ def _planned(case: str, operation: Operation, protocol) -> dict[str, Any]:
         left = test(after, operation.sites_after(after))
         return sorted({name for one in left for name in one.sites})
 
-    def described(outcome: Outcome) -> dict[str, Any]:
-        """What an outcome burns and leaves; it is not paced where screening finds a circuit."""
-        sites = None if outcome.circuits else induced(outcome)
+    def described(outcome: Outcome, most: float = np.inf) -> dict[str, Any]:
+        """What an outcome burns and leaves.
+
+        It is not paced where screening finds a circuit, nor where it burns at least `most` ml.
+        """
+        paced = not outcome.circuits and outcome.volume_ml < most
+        sites = induced(outcome) if paced else None
         return {
             "lesions": len(outcome.lesions),
             "volume_ml": outcome.volume_ml,
@@ -141,7 +145,7 @@ def _planned(case: str, operation: Operation, protocol) -> dict[str, Any]:
             "new_circuits": sum(outcome.new),
             "induced_from": sites,
             "new_sites": None if sites is None else sorted(set(sites) - set(inducible)),
-            "leaves_nothing": sites == [],
+            "leaves_nothing": sites == [] if paced or outcome.circuits else None,
             "lost_ml": outcome.isolation.lost_ml,
         }
 
@@ -168,15 +172,15 @@ def _planned(case: str, operation: Operation, protocol) -> dict[str, Any]:
     }
     start, cpu = perf_counter(), process_time()
     plan = plan_ablation(operation, others=list(others.values()), induced=test, say=told)
+    own = plan.outcome.volume_ml - _ROUNDING
     found |= {
         "stop": plan.stop,
         "steps": [step._asdict() for step in plan.steps],
         "plan_wall_s": perf_counter() - start,
         "plan_cpu_s": process_time() - cpu,
         "plan": described(plan.outcome),
-        **{name: described(outcome) for name, outcome in others.items()},
+        **{name: described(outcome, own) for name, outcome in others.items()},
     }
-    own = plan.outcome.volume_ml - _ROUNDING
     found["taken_from"] = next((n for n in OTHERS if others[n] is plan.outcome), None)
     found["least"] = all(
         own <= found[name]["volume_ml"] for name in OTHERS if found[name]["leaves_nothing"]
@@ -232,8 +236,8 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, Any]:
             name: {"median": float(np.median(own)), "worst": max(own)} if own else None
             for name, own in shares.items()
         },
-        "others_leave_nothing": {
-            name: sum(row[name]["leaves_nothing"] for row in planned) for name in OTHERS
+        "others_leave_no_circuit": {
+            name: sum(row[name]["circuits"] == 0 for row in planned) for name in OTHERS
         },
         "wall_s": sum(row["wall_s"] for row in rows),
         "cpu_s": sum(row["cpu_s"] for row in rows),

@@ -49,8 +49,15 @@ def _computed(missing, make: Callable[[Any], Row], workers: int) -> Iterator[Row
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = [pool.submit(make, case) for case in missing]
+        failed: list[BaseException] = []
         for ended in as_completed(waiting):
-            yield ended.result()
+            if (error := ended.exception()) is None:
+                yield ended.result()
+            else:  # the rows of the others are kept
+                note(f"a case failed: {error}")
+                failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def _stored(file: Path, settings: Row, key: str) -> dict[Any, Row]:
