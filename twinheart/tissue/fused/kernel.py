@@ -158,7 +158,7 @@ def _loaded(source: str, in_place: tuple[str, ...], n_results: int, on_gpu: bool
     On a GPU with approximate division and square root, as XLA has them. On a CPU the same flag
     lets the compiler assume that there is no NaN and reorder sums.
     """
-    import warp as wp
+    import warp as wp  # pyright: ignore[reportMissingImports]  # an extra, 150 MB
 
     wp.config.log_level = max(wp.config.log_level, wp.LOG_ERROR)
     name = f"<kernel {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
