@@ -46,7 +46,8 @@ def told(files, capsys, *more):
 def test_measures_come_with_their_intervals_and_the_same_seed_gives_the_same(files, capsys):
     found, err = told(files, capsys, "--ensemble", 4, "--seed", 3)
     assert found["n_circuits"] == 1
-    assert found["circuits"][0]["cycle_length_ms"] == pytest.approx(48 / SPEED, rel=1e-3)
+    # as long as at rest, and a little longer: it comes back before velocities have recovered
+    assert 0.999 < found["circuits"][0]["cycle_length_ms"] / (48 / SPEED) < 1.02
     assert found["values"] == "population values"
     assert "research software" in err
     rows = {row["measure"]: row for row in found["measures"]}

@@ -42,7 +42,8 @@ def substrate():
     mesh = slab((16.0, 4.0, 2.0), 1.0)
     half = (mesh.points[mesh.tets].mean(axis=1)[:, 0] > 8).astype(np.int32)
     heart = Heart(with_scar(mesh, half), np.tile([1.0, 0.0, 0.0], (mesh.n_tets, 1)))
-    return build_substrate(heart, border_speed=0.5, tables={0: TABLE, 1000: TABLE})
+    tables = {0: TABLE, 1000: TABLE}
+    return build_substrate(heart, border_speed=0.5, tables=tables, coupling=0.0)
 
 
 def along(found):

@@ -67,7 +67,7 @@ def steady_cycle(
     >>> table = WaveTable([20.0, 120.0], [0.5, 1.0], [180.0, 180.0])
     >>> found = steady_cycle(np.array([100.0, 60.0]), [table], [0, 0])
     >>> round(found.length, 1), found.sustained  # 160 / (0.5 + 0.5 (T - 200) / 100) = T
-    (238.6, True)
+    (235.7, True)
     >>> steady_cycle(np.array([40.0, 50.0]), [table], [0, 0]).sustained  # 180 ms at most
     False
     """
