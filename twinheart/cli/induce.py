@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from twinheart.planning.substrate import Substrate
 
 METHOD = (
-    "re-excitable eikonal equation with restitution of velocity and duration from a cable, without "
-    "electrotonic coupling and curvature of fronts: what is induced is a candidate, to be "
+    "re-excitable eikonal equation with restitution of velocity and duration from a cable, coupled "
+    "where regions meet, without curvature of fronts: what is induced is a candidate, to be "
     "confirmed by a monodomain simulation"
 )
 

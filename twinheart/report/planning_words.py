@@ -34,7 +34,7 @@ METHODS = (
 LIMITS = (
     "Research software. No output has been shown to benefit patients; every number is that of a "
     "model.",
-    "The eikonal equation knows neither electrotonic coupling nor the curvature of wave fronts: "
+    "The eikonal equation does not know the curvature of wave fronts: "
     "what it induces is a candidate until a monodomain simulation confirms it.",
     "Intervals do not hold what the model lacks: scar that the image does not show, fibres that "
     "differ from the rule, another convention of the scar.",

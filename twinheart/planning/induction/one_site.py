@@ -11,11 +11,11 @@ Stimuli that many trains have in common are run once: a train goes on from where
 recovered from the last one that is known. Regular beats are run until one repeats the one before.
 No number changes by this.
 
-The model behind it, `twinheart.tissue.eikonal_train`, knows block and restitution but neither
-electrotonic coupling nor the curvature of fronts: what is induced here is a candidate to be
-confirmed by a monodomain simulation. Its block is as sharp as the mesh: a wave that comes too early
-by less than it needs across an element may still get through, so that an edge h [mm] blurs the
-longest refractory period that re-enters by some 2 h / c.
+The model behind it, `twinheart.tissue.eikonal_train`, knows block and restitution, and how recovery
+goes over where regions meet (`coupled_tables`), but not the curvature of fronts: what is induced
+here is a candidate to be confirmed by a monodomain simulation. Its block is as sharp as the mesh: a
+wave that comes too early by less than it needs across an element may still get through, so that an
+edge h [mm] blurs the longest refractory period that re-enters by some 2 h / c.
 """
 
 from collections.abc import Sequence

@@ -6,9 +6,9 @@ values) and anew for each member of an ensemble of hearts that the data leave po
 are quantiles of the members. Shares have Wilson intervals.
 
 Vulnerability and repolarisation are those of premature beats, see
-`twinheart.planning.circuits.screening`. Durations are those of the regions, without electrotonic
-smoothing: gradients at the edge of the border zone are as steep as the mesh is fine, and are to be
-compared between hearts of one edge length only.
+`twinheart.planning.circuits.screening`. Durations go over from one region into the other as far as
+the electrotonic time lets them; where that is less than an edge, gradients are as steep as the mesh
+is fine, and are to be compared between hearts of one edge length only.
 """
 
 import hashlib
