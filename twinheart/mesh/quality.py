@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from twinheart.mesh.core import TetMesh, TriMesh
@@ -102,6 +102,21 @@ def edge_lengths(
     """
     pairs = edges(cells)
     return np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+
+
+def edge_graph(points: Points, cells: Int[np.ndarray, "cell corner"]) -> csr_array:
+    """Lengths of the edges [unit of `points`] between the nodes at their ends, both ways.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twinheart.mesh.quality import edge_graph
+    >>> edge_graph(np.eye(3), np.array([[0, 1, 2]])).toarray().round(1).tolist()[0]
+    [0.0, 1.4, 1.4]
+    """
+    low, high = edges(cells).T
+    ends = (np.concatenate([low, high]), np.concatenate([high, low]))
+    return csr_array((np.tile(edge_lengths(points, cells), 2), ends), shape=(len(points),) * 2)
 
 
 def mean_edge(mesh: TetMesh | TriMesh) -> float:

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import KDTree
 
 from twinheart.mesh import TetMesh
-from twinheart.mesh.quality import components, edges, mean_edge, renumbered
+from twinheart.mesh.quality import components, edge_graph, edges, mean_edge, renumbered
 from twinheart.planning.ablation.cuts import least_cut
 from twinheart.planning.ablation.lesions import Lesion
 from twinheart.planning.ablation.reach import Applications, Reach
@@ -163,10 +163,7 @@ def _fewest(
 
 def _ways(points: Points, tets, source) -> Float[np.ndarray, "node"]:
     """Way along edges from the nearest of some nodes [mm]."""
-    pairs = edges(tets)
-    length = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
-    graph = sp.csr_array((length, tuple(pairs.T)), shape=(len(points),) * 2)
-    return dijkstra(graph, directed=False, indices=source, min_only=True)
+    return dijkstra(edge_graph(points, tets), indices=source, min_only=True)
 
 
 def mouths_of(

@@ -15,13 +15,12 @@ ends, burnt.
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Bool, Int
 from scipy.sparse.csgraph import dijkstra
 
 from twinheart.imaging.enhancement import BORDER
 from twinheart.mesh import TetMesh
-from twinheart.mesh.quality import edges
+from twinheart.mesh.quality import edge_graph, edges
 from twinheart.planning.ablation.closing import (
     Closing,
     close_isthmus,
@@ -172,8 +171,9 @@ def _cut_across(reach: Reach, living, way: ReentryCircuit, band) -> Closing | No
 def _burn(reach: Reach, living, way: ReentryCircuit, band) -> Closing | None:
     own = np.zeros(reach.mesh.n_nodes, dtype=bool)
     own[way.nodes[way.isthmus]] = True
-    applications = reach.near(band & own[reach.mesh.tets].any(axis=1))
-    chosen, _ = reach.cover_by(band & own[reach.mesh.tets].any(axis=1), applications)
+    target = band & own[reach.mesh.tets].any(axis=1)
+    applications = reach.near(target)
+    chosen, _ = reach.cover_by(target, applications)
     lesions = tuple(reach.catheter.at(applications.points[k]) for k in chosen)
     burnt = np.bincount(applications.burns[chosen].indices, minlength=len(band)) > 0
     return Closing(lesions, burnt) if lesions else None
@@ -181,10 +181,7 @@ def _burn(reach: Reach, living, way: ReentryCircuit, band) -> Closing | None:
 
 def _distances(mesh: TetMesh, living, nodes) -> np.ndarray:
     """From each of some nodes, along edges of living tissue [mm]."""
-    pairs = edges(mesh.tets[living])
-    length = np.linalg.norm(mesh.points[pairs[:, 0]] - mesh.points[pairs[:, 1]], axis=1)
-    graph = sp.csr_array((length, tuple(pairs.T)), shape=(mesh.n_nodes,) * 2)
-    return dijkstra(graph, directed=False, indices=nodes, limit=_FURTHEST)
+    return dijkstra(edge_graph(mesh.points, mesh.tets[living]), indices=nodes, limit=_FURTHEST)
 
 
 def _openings(mesh: TetMesh, part, living, way) -> tuple[np.ndarray, np.ndarray] | None:

@@ -270,9 +270,7 @@ def _close_induced(
             add(close_way(reach, known, one.circuit, burnt))
     said = f"closed {len(closings)} of {len(left)} induced circuits"
     if not closings:
-        for circuit in sorted(
-            outcome.unsustained, key=lambda c: c.refractory_ms - c.cycle_length_ms
-        ):
+        for circuit in sorted(outcome.unsustained, key=_lacks):
             add(close_isthmus(reach, circuit, burnt))
             if closings:
                 break

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse.csgraph import dijkstra, minimum_spanning_tree
 
 from twinheart.anatomy.corridors import MIN_AREA, face_neighbours
-from twinheart.mesh.quality import components, edges, triangle_areas
+from twinheart.mesh.quality import components, edge_graph, edge_lengths, edges, triangle_areas
 from twinheart.types import Points
 
 
@@ -164,13 +164,11 @@ def find_isthmuses(
 
 def _depths(points: Points, tets, zone) -> tuple[np.ndarray, float]:
     """Way of each node of the zone from other tissue [mm], infinite elsewhere, and an edge."""
-    pairs = edges(tets[zone])
-    length = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
-    graph = sp.csr_array((length, tuple(pairs.T)), shape=(len(points),) * 2)
+    length, graph = edge_lengths(points, tets[zone]), edge_graph(points, tets[zone])
     rim = np.intersect1d(tets[zone], tets[~zone])
     if not rim.size:
         return np.full(len(points), np.inf), float(length.mean())
-    depth = dijkstra(graph, directed=False, indices=rim, min_only=True)
+    depth = dijkstra(graph, indices=rim, min_only=True)
     within = np.zeros(len(points), dtype=bool)
     within[tets[zone]] = True
     return np.where(within, depth, np.inf), float(length.mean())

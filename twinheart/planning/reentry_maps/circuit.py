@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from twinheart.errors import InputError
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh, TriMesh
-from twinheart.mesh.quality import edges
+from twinheart.mesh.quality import edge_graph
 from twinheart.planning.reentry_maps.phase import PhaseMap
 from twinheart.planning.reentry_maps.singularities import singular_points, track_points
 from twinheart.tissue import Train
@@ -112,7 +112,7 @@ def activation_circuit(
             f"conducting tissue has shape {living.shape} and the slowest wave {slowest} m/s, "
             f"expected ({mesh.n_tets},) and a positive velocity."
         )
-    graph = _neighbours(mesh, mesh.tets[living])
+    graph = edge_graph(mesh.points, mesh.tets[living])
     lat = train.lat[: mesh.n_nodes]
     loop = _closed_way(mesh.points, graph, lat, slowest)
     if loop is None:
@@ -135,14 +135,6 @@ def activation_circuit(
         entrance_mm=path[(isthmus[0] - 1) % n] if known else None,
         exit_mm=path[(isthmus[-1] + 1) % n] if known else None,
     )
-
-
-def _neighbours(mesh: TetMesh, tets) -> sp.csr_array:
-    """Lengths of the edges of some tetrahedra [mm], both ways."""
-    low, high = edges(tets).T
-    length = np.linalg.norm(mesh.points[low] - mesh.points[high], axis=1)
-    ends = (np.concatenate([low, high]), np.concatenate([high, low]))
-    return sp.csr_array((np.tile(length, 2), ends), shape=(mesh.n_nodes,) * 2)
 
 
 def _closed_way(points: np.ndarray, graph: sp.csr_array, lat: np.ndarray, slowest: float):
