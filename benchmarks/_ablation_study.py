@@ -15,6 +15,7 @@ from _processes import note
 from _scarred_slabs import CELLS, COUPLING, PROTOCOL, Measured, ScarredSlab, scarred_slab
 
 from twinheart.anatomy import Heart, add_coordinates, add_fibres
+from twinheart.anatomy.corridors import find_corridors
 from twinheart.anatomy.scar import with_scar
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh.biventricle import BiventricularShape, biventricle
@@ -166,10 +167,12 @@ def _planned(case: str, operation: Operation, protocol) -> dict[str, Any]:
     }
     if not found["needed"]:
         return found
-    others = {
-        name: operation.after(propose(name, operation.reach, before.circuits).lesions)
-        for name in OTHERS
-    }
+    scar = np.asarray(mesh.cell_fields["scar"])
+    corridors = find_corridors(mesh, scar, min_area=operation.min_area)
+    proposed = (
+        propose(name, operation.reach, before.circuits, corridors=corridors) for name in OTHERS
+    )
+    others = {one.strategy: operation.after(one.lesions) for one in proposed}
     start, cpu = perf_counter(), process_time()
     plan = plan_ablation(operation, others=list(others.values()), induced=test, say=told)
     own = plan.outcome.volume_ml - _ROUNDING

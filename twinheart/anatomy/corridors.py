@@ -98,7 +98,9 @@ class _Part(NamedTuple):
     inner: list["_Part"]
 
 
-def find_corridors(mesh: TetMesh, classes: Int[np.ndarray, "tet"]) -> list[Corridor]:
+def find_corridors(
+    mesh: TetMesh, classes: Int[np.ndarray, "tet"], *, min_area: float = MIN_AREA
+) -> list[Corridor]:
     """Find and measure the corridors of a scar.
 
     Parameters
@@ -107,6 +109,8 @@ def find_corridors(mesh: TetMesh, classes: Int[np.ndarray, "tet"]) -> list[Corri
         The heart [mm]; the point field ``surf_class``, where there is one, tells the valves' plane.
     classes : (tet,) int array
         0 healthy, 1 border zone, 2 core.
+    min_area : float
+        Least area of a mouth and of the narrowest section [mm2]; thin sheets need less than hearts.
 
     Returns
     -------
@@ -132,12 +136,12 @@ def find_corridors(mesh: TetMesh, classes: Int[np.ndarray, "tet"]) -> list[Corri
         return []
     zone = _zone(mesh, numbers, classes[numbers])
     edge = mean_edge(TetMesh(mesh.points, zone.tets))
-    roots = _parts(zone, edge)
+    roots = _parts(zone, edge, min_area)
     step = edge / 2
     found = []
     for root in roots:
         found += _corridors_of(root, step)[0]
-    measured = [_measure(mesh, zone, numbers, part) for part in found]
+    measured = [_measure(mesh, zone, numbers, part, min_area) for part in found]
     return sorted((m for m in measured if m is not None), key=lambda m: -m.mass)
 
 
@@ -254,7 +258,7 @@ def _zone(mesh: TetMesh, numbers: np.ndarray, classes: np.ndarray) -> _Zone:
     return _Zone(tets, classes, pairs, faces, area, depth)
 
 
-def _parts(zone: _Zone, edge: float) -> list[_Part]:
+def _parts(zone: _Zone, edge: float, min_area: float) -> list[_Part]:
     """All parts of the border zone below one edge, 1.5 edges, ... of depth, nested."""
     border = zone.classes == BORDER
     deepest = zone.depth[border & np.isfinite(zone.depth)].max(initial=0.0)
@@ -264,7 +268,7 @@ def _parts(zone: _Zone, edge: float) -> list[_Part]:
     for level in range(max(0, int(np.ceil(deepest / (edge / 2))) - 2)):
         level_depth = (level + 2) * edge / 2
         inside = border & (zone.depth > level_depth) & np.isfinite(zone.depth)
-        parts = _parts_below(zone, inside, level, level_depth, _SHELL * edge)
+        parts = _parts_below(zone, inside, level, level_depth, _SHELL * edge, min_area)
         for part in parts:
             (roots if owner is None else above[owner[part.tets[0]]].inner).append(part)
         owner = np.full(len(border), -1)
@@ -274,7 +278,9 @@ def _parts(zone: _Zone, edge: float) -> list[_Part]:
     return roots
 
 
-def _parts_below(zone: _Zone, inside, level: int, depth: float, shell: float) -> list[_Part]:
+def _parts_below(
+    zone: _Zone, inside, level: int, depth: float, shell: float, min_area: float
+) -> list[_Part]:
     label = _components(len(inside), zone.pairs[inside[zone.pairs].all(axis=1)])
     # mouths touch where they share a node of the layer just outside
     layer = (zone.depth <= depth) & (zone.depth > depth - shell)
@@ -303,7 +309,7 @@ def _parts_below(zone: _Zone, inside, level: int, depth: float, shell: float) ->
         faces = by_part[low:high]
         names, which = np.unique(mouth[outer[faces]], return_inverse=True)
         open_area = np.bincount(which, face[faces], len(names))
-        kept = [k for k in np.argsort(-open_area, kind="stable") if open_area[k] >= MIN_AREA]
+        kept = [k for k in np.argsort(-open_area, kind="stable") if open_area[k] >= min_area]
         mouths = [np.unique(outer[faces[which == k]]) for k in kept]
         parts.append(_Part(level, group, mouths, []))
     return parts
@@ -325,7 +331,7 @@ def _corridors_of(part: _Part, step: float) -> tuple[list[_Part], int]:
     return found, run
 
 
-def _measure(mesh: TetMesh, zone: _Zone, numbers, part: _Part) -> Corridor | None:
+def _measure(mesh: TetMesh, zone: _Zone, numbers, part: _Part, min_area: float) -> Corridor | None:
     """Measures of a corridor; None if it turns out a thread or hardly touches core."""
     inside = np.zeros(len(zone.tets), dtype=bool)
     inside[part.tets] = True
@@ -350,7 +356,7 @@ def _measure(mesh: TetMesh, zone: _Zone, numbers, part: _Part) -> Corridor | Non
     area = _least_section(own, u, volume, length)
     side = triangle_areas(own.points, boundary_triangles(own.tets)).sum()
     side -= zone.area[outside & ~core].sum()
-    if area < MIN_AREA or zone.area[core].sum() < _LEAST_CORE * side:
+    if area < min_area or zone.area[core].sum() < _LEAST_CORE * side:
         return None
     walls = mesh.points[zone.faces[core]].mean(axis=1)
     if "surf_class" in mesh.point_fields:  # the plane of the valves bounds as well as core does

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy.spatial import KDTree
 
-from twinheart.anatomy.corridors import find_corridors
+from twinheart.anatomy.corridors import Corridor, find_corridors
 from twinheart.errors import InputError
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.planning.ablation.closing import close_isthmus, mouths_of, separate
@@ -50,7 +50,13 @@ class Proposal(NamedTuple):
     notes: tuple[str, ...]
 
 
-def propose(strategy: str, reach: Reach, circuits: Sequence[Circuit]) -> Proposal:
+def propose(
+    strategy: str,
+    reach: Reach,
+    circuits: Sequence[Circuit],
+    *,
+    corridors: Sequence[Corridor] | None = None,
+) -> Proposal:
     """Lesions of a strategy.
 
     Parameters
@@ -61,6 +67,8 @@ def propose(strategy: str, reach: Reach, circuits: Sequence[Circuit]) -> Proposa
         The heart with its cell field ``scar``, and the catheter.
     circuits : sequence of Circuit
         What `twinheart.planning.screen_circuits` found.
+    corridors : sequence of Corridor, optional
+        Whose entrances ``dechannelling`` closes; those that `find_corridors` finds if not given.
 
     Returns
     -------
@@ -92,11 +100,15 @@ def propose(strategy: str, reach: Reach, circuits: Sequence[Circuit]) -> Proposa
         "isthmus": _isthmuses,
         "core-isolation": _ring,
         "homogenisation": _all_border,
-        "dechannelling": _entrances,
     }
-    if strategy not in chosen:
+    if strategy not in STRATEGIES:
         raise InputError(f"unknown strategy '{strategy}', expected one of {', '.join(STRATEGIES)}.")
-    lesions, notes = chosen[strategy](reach, circuits)
+    if strategy == "dechannelling":
+        if corridors is None:
+            corridors = find_corridors(reach.mesh, _classes(reach).astype(np.int32))
+        lesions, notes = _entrances(reach, corridors)
+    else:
+        lesions, notes = chosen[strategy](reach, circuits)
     return Proposal(strategy, tuple(lesions), tuple(f"{strategy}: {note}" for note in notes))
 
 
@@ -165,10 +177,9 @@ def _all_border(reach: Reach, circuits):
     return _covered(reach, _classes(reach) == BORDER)
 
 
-def _entrances(reach: Reach, circuits):
+def _entrances(reach: Reach, corridors: Sequence[Corridor]):
     """Each mouth of a corridor, closed within a diameter of a lesion from it."""
     tets, living = reach.mesh.tets, reach.living
-    corridors = find_corridors(reach.mesh, _classes(reach).astype(np.int32))
     lesions, notes = [], []
     for number, corridor in enumerate(corridors, 1):
         part = np.zeros(len(tets), dtype=bool)
