@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from _agreement import MOUTH
 from _processes import note
-from _scarred_slabs import CELLS, COUPLING, PROTOCOL, Measured, ScarredSlab, scarred_slab
+from _scarred_slabs import CELLS, PROTOCOL, ScarredSlab, scarred_slab
+from _strands import Measured
 
 from twinheart.anatomy import Heart, add_coordinates, add_fibres
 from twinheart.anatomy.corridors import find_corridors
@@ -65,7 +66,7 @@ def _slab_substrate(made: ScarredSlab, measured: Measured) -> Substrate:
         {tag[kind]: CELLS[kind] for kind in tag},
         {tag[kind]: tissue.get(tag[kind], NonConducting()) for kind in tag},
         tables={tag[kind]: measured.tables[kind] for kind in tag},
-        coupling=COUPLING,
+        coupling=measured.coupling,
     )
 
 

@@ -8,14 +8,13 @@ import numpy as np
 from _scarred_slabs import (
     CELLS,
     CONDUCTION,
-    COUPLING,
     CYCLE,
     DT,
     PROTOCOL,
-    Measured,
     ScarredSlab,
     scarred_slab,
 )
+from _strands import Measured
 
 from twinheart.planning import (
     activation_circuit,
@@ -112,7 +111,7 @@ def by_screening(made: ScarredSlab, measured: Measured, *, at_rest: bool) -> dic
         own = node_tables(problem, measured.tables)
         refractory = own.each(lambda table: table.refractory)[: mesh.n_nodes]
     else:
-        refractory = coupled_tables(problem, measured.tables, COUPLING)
+        refractory = coupled_tables(problem, measured.tables, measured.coupling)
     circuits = [
         {
             "exit_mm": circuit.exit_mm,
@@ -133,7 +132,7 @@ def by_eikonal(made: ScarredSlab, measured: Measured) -> dict[str, Any]:
     """All sites, with the circuit of each that is induced."""
     start = perf_counter()
     problem = _problem(made, measured)
-    tables = coupled_tables(problem, measured.tables, COUPLING)
+    tables = coupled_tables(problem, measured.tables, measured.coupling)
     sites = []
     for site in made.sites:
         found = induce(problem, tables, site, PROTOCOL)

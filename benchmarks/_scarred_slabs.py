@@ -5,20 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from twinheart.anatomy import Heart
-from twinheart.cell import AbstractCellModel, limit_cycle
+from twinheart.cell import AbstractCellModel
 from twinheart.cell.mitchell_schaeffer import MitchellSchaeffer
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
-from twinheart.planning import PacingSite, Protocol, Stage, prepare_pacing
-from twinheart.planning.induction.monodomain_trains import Stimulator, train_of
-from twinheart.tissue import (
-    NonConducting,
-    Velocities,
-    WaveTable,
-    cv_restitution,
-    wave_table,
-)
+from twinheart.planning import PacingSite, Protocol, Stage
+from twinheart.tissue import NonConducting, Velocities
 from twinheart.tissue.conductivity import Conduction
 
 SIZE, EDGE = (54.0, 50.0, 0.5), 0.5  # mm
@@ -32,7 +25,6 @@ _HEALTHY = MitchellSchaeffer(tau_open=70.0, tau_close=35.0)
 _BORDER = MitchellSchaeffer(tau_open=240.0, tau_close=100.0)
 CELLS: dict[int, AbstractCellModel] = {0: _HEALTHY, BORDER: _BORDER, CORE: _HEALTHY}
 SPEED = {0: 0.6, BORDER: 0.25}  # m/s
-COUPLING = 4.8  # ms: `twinheart.tissue.electrotonic` of these cells, at 0.25 and at 0.5 mm
 CONDUCTION: dict[int, Conduction] = {
     0: Velocities(SPEED[0], SPEED[0]),
     BORDER: Velocities(SPEED[BORDER], SPEED[BORDER]),
@@ -41,9 +33,6 @@ CONDUCTION: dict[int, Conduction] = {
 PROTOCOL = Protocol("S1 x 2, S2, S3", 2, CYCLE, (Stage(260.0, 10.0, 130.0),) * 2)
 MARGIN = 3.0  # mm of the sites from the border of the slab
 RADIUS = 2.0  # mm, of the ball that a stimulus excites
-LEAD, LENGTH, WIDTH = 15.0, 40.0, 3.0  # mm of a sheet and of a channel that begins there
-DEPTH = SPEED[1] * COUPLING  # mm into the channel, as far as healthy tissue reaches
-BIN = 3.0  # ms of its intervals taken together
 
 
 class ScarredSlab(NamedTuple):
@@ -115,79 +104,3 @@ def _sites(rng) -> tuple[PacingSite, ...]:
         PacingSite(name, (float(a), float(b), 0.0), (float(a), float(b), 0.0))
         for name, (a, b) in zip(names, places, strict=True)
     )
-
-
-class Measured(NamedTuple):
-    """What strands of the slabs' own spacing and step tell of healthy tissue and border zone."""
-
-    tables: dict[int, WaveTable]
-    velocities: dict[int, float]
-
-
-def measure_strands() -> Measured:
-    """Restitution of both tissues for waves that come out of healthy tissue.
-
-    Healthy tissue drives tissue that is coupled less: it lets a wave in earlier than a cable of it
-    conducts one.
-    """
-    tables, velocities = {}, {}
-    for tag, speed in SPEED.items():
-        cell = limit_cycle(CELLS[tag], CYCLE).model
-        found = cv_restitution(
-            cell, CYCLE, s2=[*range(340, 250, -10), *range(250, 110, -10)], n_s1=2, edge=EDGE,
-            velocity=speed, dt=DT,
-        )  # fmt: skip
-        velocities[tag] = found.cv_regular
-        tables[tag] = _early_waves(tag, wave_table(found), velocities[tag])
-    tables[CORE] = tables[0]
-    return Measured(tables, velocities)
-
-
-def _early_waves(tag: int, settled: WaveTable, velocity: float) -> WaveTable:
-    """Local velocity after the local interval, along a strand that is paced ever earlier.
-
-    The strand is a channel that opens out of a sheet of healthy tissue. Of the table of a cable,
-    intervals longer than those seen on the strand are kept, with their durations; shorter ones are
-    followed by the shortest of these.
-    """
-    strand = slab((LEAD + LENGTH, LEAD, EDGE), EDGE)
-    along, across, _ = strand.points[strand.tets].mean(axis=1).T
-    tags = np.where(along < LEAD, 0, np.where(np.abs(across - LEAD / 2) < WIDTH / 2, tag, CORE))
-    heart = Heart(strand, regions=tags.astype(np.int32))
-    tissue = prepare_pacing(heart, _of(CELLS, tags), _of(CONDUCTION, tags), cycle=CYCLE, dt=DT)
-    place = (0.0, LEAD / 2, 0.0)
-    stimulator = Stimulator(tissue, PacingSite("end", place, place), RADIUS)
-    line = np.flatnonzero((strand.points[:, 1] == LEAD / 2) & (strand.points[:, 2] == 0))
-    line = line[np.argsort(strand.points[line, 0])]
-    x = strand.points[line, 0]
-    begin = LEAD + DEPTH if tag else RADIUS
-    used = (x > begin) & (x <= LEAD + LENGTH - 4.0)
-    before = stimulator.run(stimulator.start(), CYCLE).end
-    times = [CYCLE + k for k in range(250, 110, -10)]
-    ahead = stimulator.run(before, times[0], keep=times)
-    first = train_of(ahead.node, ahead.time, strand.n_nodes).lat[line, 0]
-    repolarised = first + settled.apd[-1]
-    found = []
-    for at in times:
-        seen = stimulator.run(ahead.kept[at], at + 400.0, to_rest=True)
-        lat = train_of(seen.node, seen.time, strand.n_nodes).lat[line]
-        later = lat > np.maximum(at, first + BIN)[:, None]  # S1 may still be on its way
-        lat = np.where(later, lat, np.inf).min(axis=1)
-        if not np.isfinite(lat[used]).all():
-            break
-        share = 1.0 / np.gradient(lat, x)[used] / velocity
-        found.append(np.stack([(lat - repolarised)[used], share]))
-    di, share = np.concatenate(found, axis=1)
-    bins = np.floor(di / BIN)
-    rows = [(BIN * (k + 0.5), float(np.median(share[bins == k]))) for k in np.unique(bins)]
-    rows = [row for row in rows if row[0] < settled.di[0] and row[1] > 0]
-    return WaveTable(
-        [*(row[0] for row in rows), *settled.di],
-        [*(row[1] for row in rows), *settled.speed],
-        [*(settled.apd[0] for _ in rows), *settled.apd],
-    )
-
-
-def _of(known: dict[int, Any], tags) -> dict[int, Any]:
-    """What is known of the tags that there are."""
-    return {tag: known[tag] for tag in sorted({int(tag) for tag in tags})}

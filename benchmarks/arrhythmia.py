@@ -33,7 +33,8 @@ from _ablation_study import (
 )
 from _agreement import slab_row, summary
 from _processes import machine, note, write_json
-from _scarred_slabs import CELLS, COUPLING, CYCLE, DT, EDGE, PROTOCOL, SIZE, SPEED, measure_strands
+from _scarred_slabs import CELLS, CYCLE, DT, EDGE, PROTOCOL, SIZE, SPEED
+from _strands import DEPTH, EARLIEST, measure_strands
 from _study_file import run_study
 from niederer import device_folder
 
@@ -86,7 +87,8 @@ def agreement(slabs: int, seed: int, workers: int, file: Path) -> dict[str, Any]
 def _slab_settings(seed: int) -> dict[str, Any]:
     return {
         "size_mm": SIZE, "edge_mm": EDGE, "dt_ms": DT, "cycle_ms": CYCLE, "speed_m_s": SPEED,
-        "protocol": repr(PROTOCOL), "cells": repr(CELLS), "coupling_ms": COUPLING, "seed": seed,
+        "protocol": repr(PROTOCOL), "cells": repr(CELLS), "strand_depth_mm": DEPTH,
+        "strand_ms": list(EARLIEST), "seed": seed,
     }  # fmt: skip
 
 

@@ -53,6 +53,23 @@ def test_a_train_faster_than_the_refractory_period_blocks_two_to_one(cycle, expe
     np.testing.assert_allclose(np.diff(far), cycle * 6 / expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("slope", "reached"), [(0.9, 30.0), (1.5, 15.0), (2.0, 15.0)])
+def test_a_wave_ends_where_recovery_runs_ahead_of_it(slope, reached):
+    """Ways around through the elements take longer; they must not let it in later."""
+    size, speed = (30.0, 12.0, 3.0), 0.6
+    mesh, first = jittered(size, 1.0), slab(size, 1.0).points[:, 0] == 0.0
+    x = mesh.points[:, 0]
+    problem = build_eikonal(Heart(mesh), Velocities(speed, speed))
+    ahead = abs(slope - 1.0) * 15.0 / speed  # ms, of the wave before recovery where it begins
+    ready = slope * x / speed - ahead - CONSTANT.di[0]
+    sites = Sites(mesh.points[first], x[first] / speed)  # a plane wave
+    train = eikonal_train(problem, sites, CONSTANT, t_end=500.0, repolarised=ready)
+    fired = train.count > 0
+    assert (train.count <= 1).all()
+    assert fired[x < reached - 1.0].all()
+    assert not fired[x > reached + 1.5].any()  # the longest edge
+
+
 def ring(perimeter: float, n: int = 200, width: float = 2.0) -> TriMesh:
     """A flat band rolled up: the inner circle has half a width less."""
     angle = 2 * np.pi * np.arange(n) / n

@@ -162,9 +162,11 @@ def test_uniform_tissue_is_never_induced(name):
         found = induce(problem, STEEP, site, named_protocol(name))
         assert found.outcome == "not induced"
         assert found.s1_beats == named_protocol(name).n_s1
-        if name == "varp-arevalo2016":  # 250 ms at rest and 20; then, after 20 ms, 150 and 20
+        if name == "varp-arevalo2016":
+            # 250 ms at rest and 20; then, after 20 ms, 150 and 20 at the site, but S2 falls behind
+            # S1, so it lasts longer from place to place: S3 after 170 ms ends near the site
             assert (found.stages[0].captured, found.stages[0].blocked) == (270.0, 260.0)
-            assert (found.stages[1].captured, found.stages[1].blocked) == (170.0, 160.0)
+            assert (found.stages[1].captured, found.stages[1].blocked) == (180.0, 170.0)
         if name == "cardiomat2025":
             assert [s.captured for s in found.stages] == [350.0, 300.0, 280.0]
 

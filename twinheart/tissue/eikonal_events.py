@@ -14,7 +14,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from twinheart.tissue.eikonal_heap import pops, queue
+from twinheart.tissue.eikonal_heap import drops, pops, queue
 from twinheart.tissue.eikonal_ordered import (
     _AMONG,
     _OTHERS,
@@ -28,6 +28,7 @@ from twinheart.tissue.eikonal_ordered import (
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 _CORRECTED = 1e-6  # ms
 _LIPSCHITZ = 1.001  # corners of one wave differ at most by the way between them
+_FRONT = 1.0  # ways to a node, by which what fires is later than the front that was there
 _ROUNDS = 30
 
 
@@ -48,14 +49,14 @@ def _read(table, x, column):
 @_compiled
 @no_type_check
 def _offer(kind, fired, ways, table, ready, fixed, bound, limits):
-    """Arrival at a corner from those that fired, at the speed of its interval; inf if refractory.
+    """Arrival at a corner from those that fired, at the speed of its interval; -inf if refractory.
 
     `kind` 3, 2, 1: from a face, an edge, a node. `fired` are times of firing, `ways` squared
     lengths at full speed, to the corner and among the others; `fixed` does not depend on speed.
     What is not before `bound` may come out as inf; `limits` are the least and greatest speeds.
     """
     if fired[0] + math.sqrt(ways[0]) / limits[0] + fixed - ready < table[0, 0]:
-        return math.inf  # refractory even at the slowest
+        return -math.inf  # refractory even at the slowest
     u, speed = math.inf, 1.0
     for _ in range(_ROUNDS):
         by = 1.0 / (speed * speed)
@@ -77,7 +78,7 @@ def _offer(kind, fired, ways, table, ready, fixed, bound, limits):
             break
         speed = read
     if u - ready < table[0, 0]:
-        return math.inf
+        return -math.inf
     return u
 
 
@@ -102,8 +103,9 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
         Table of each node.
     state : tuple of arrays
         Of every node, when it will fire (inf: not), when it fired last and when it had repolarised
-        before that and has since (-inf: long ago) [ms], and its last event (-1: none); of every
-        event, its node; and time, interval and duration [ms]. The first four are changed.
+        before that and has since (-inf: long ago), until when a front is gone that found it
+        refractory (-inf: none) [ms], and its last event (-1: none); of every event, its node; and
+        time, interval and duration [ms]. The first five are changed.
     pulse_node, pulse_time : (pulse,) arrays
         Nodes that are stimulated and when [ms], ascending.
 
@@ -113,7 +115,7 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
         Node of each event, in order of firing but for corrections, and its time, interval and
         duration; those of the state come first.
     """
-    key, last, before, ready, record, out_node, out = state
+    key, last, before, ready, refused, record, out_node, out = state
     heap, place, size = np.empty(n, np.int32), np.full(n, -1, np.int32), 0
     for node in range(n):
         if key[node] < math.inf:
@@ -123,6 +125,7 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
     out = np.concatenate((out, np.empty((1024, 3))))
     limits = np.array((min(tables[:, :, 1].min(), 1.0), max(tables[:, :, 1].max(), 1.0)))
     fired, ways = np.empty(3), np.empty(6)
+    mesh = of_tets, tets, qt, of_triangles, triangles, qs
     while size > 0 or pulse < len(pulse_node):
         if pulse < len(pulse_node) and (size == 0 or pulse_time[pulse] <= key[heap[0]]):
             d, u = pulse_node[pulse], pulse_time[pulse]
@@ -157,9 +160,12 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
                 if d == i:
                     continue
                 target = tets[tet, d]
-                u = _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of,
-                              limits, fired, ways, key[target])  # fmt: skip
+                u = _from_tet(tet, i, d, target, tets, q, last, before, ready, refused, tables,
+                              table_of, limits, fired, ways, key[target])  # fmt: skip
                 size = _take(target, u, last, key, heap, place, size)
+                if u == -math.inf:
+                    size = _pass_by(target, mesh, last, ready, refused, tables, table_of, key, heap,
+                                    place, size)  # fmt: skip
         start, entries = of_triangles
         for m in range(start[node], start[node + 1]):
             triangle, i = entries[m] // 3, entries[m] % 3
@@ -168,15 +174,18 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
                     continue
                 target = triangles[triangle, d]
                 u = _from_triangle(triangle, i, d, target, triangles, qs[triangle], last, before,
-                                   ready, tables, table_of, limits, fired, ways,
+                                   ready, refused, tables, table_of, limits, fired, ways,
                                    key[target])  # fmt: skip
                 size = _take(target, u, last, key, heap, place, size)
+                if u == -math.inf:
+                    size = _pass_by(target, mesh, last, ready, refused, tables, table_of, key, heap,
+                                    place, size)  # fmt: skip
         start, entries = of_edges
         for m in range(start[node], start[node + 1]):
             edge, k = entries[m] >> 1, entries[m] & 1
             target = edges[edge, 1 - k]
             fired[0], ways[0] = last[node], along[edge] ** 2
-            u = _recovered(1, target, fired, ways, last, before, ready, tables, table_of,
+            u = _recovered(1, target, fired, ways, last, before, ready, refused, tables, table_of,
                            delay[edge, k], key[target], limits)  # fmt: skip
             size = _take(target, u, last, key, heap, place, size)
     return out_node[:events].copy(), out[:events].copy()
@@ -193,7 +202,12 @@ def _moved_to(node, u, key, heap, place, size):
 @_compiled
 @no_type_check
 def _take(target, u, last, key, heap, place, size):
-    """Queue a node that is offered an arrival earlier than it has, in this wave."""
+    """Queue a node that is offered an arrival earlier than it has, in this wave.
+
+    One that was found refractory leaves the queue: it waited for a longer way of the same front.
+    """
+    if u == -math.inf:
+        return drops(target, heap, place, key, size) if key[target] < math.inf else size
     if u < key[target] - (_CORRECTED if u < last[target] else 0.0):
         return _moved_to(target, u, key, heap, place, size)
     return size
@@ -201,9 +215,54 @@ def _take(target, u, last, key, heap, place, size):
 
 @_compiled
 @no_type_check
-def _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, fixed, bound,
-               limits):  # fmt: skip
-    """Arrival at a node that has recovered, or that has fired later in the same wave; else inf."""
+def _pass_by(node, mesh, last, ready, refused, tables, table_of, key, heap, place, size):
+    """What a front that ended at a node would meet next, it finds refractory too, or not at all.
+
+    Without this, nodes behind a line of block would be reached by ways past those that the front
+    ended at, as nobody nearer tells them that it had come when they were refractory.
+    """
+    of_tets, tets, qt, of_triangles, triangles, qs = mesh
+    start, entries = of_tets
+    for m in range(start[node], start[node + 1]):
+        tet, i = entries[m] >> 2, entries[m] & 3
+        for d in range(4):
+            if d != i:
+                way = qt[tet][_TO[d, i if i < d else i - 1]]
+                size = _would_find(tets[tet, d], refused[node], way, last, ready, refused, tables,
+                                   table_of, key, heap, place, size)  # fmt: skip
+    start, entries = of_triangles
+    for m in range(start[node], start[node + 1]):
+        triangle, i = entries[m] // 3, entries[m] % 3
+        for d in range(3):
+            if d != i:
+                way = qs[triangle][_TRI_TO[d, i if i < d else i - 1]]
+                size = _would_find(triangles[triangle, d], refused[node], way, last, ready, refused,
+                                   tables, table_of, key, heap, place, size)  # fmt: skip
+    return size
+
+
+@_compiled
+@no_type_check
+def _would_find(target, since, way, last, ready, refused, tables, table_of, key, heap, place, size):
+    """Note for a node that a front would have come over this way and found it refractory."""
+    table = tables[table_of[target]]
+    late = math.sqrt(way) / table[0, 1]
+    waits = last[target] < since - _LIPSCHITZ * late  # else it has fired in this wave
+    if waits and since + late - ready[target] < table[0, 0] and since + late > refused[target]:
+        refused[target] = since + late
+        return _take(target, -math.inf, last, key, heap, place, size)
+    return size
+
+
+@_compiled
+@no_type_check
+def _recovered(kind, target, fired, ways, last, before, ready, refused, tables, table_of, fixed,
+               bound, limits):  # fmt: skip
+    """Arrival at a node that has recovered, or that has fired later in the same wave; else inf.
+
+    It is -inf for a front that finds the node refractory. That ends there: longer ways of it, which
+    come later only for the mesh, do not count. What fires after it had passed is another front.
+    """
     table = tables[table_of[target]]
     latest = fired[0]
     for k in range(1, kind):
@@ -213,15 +272,24 @@ def _recovered(kind, target, fired, ways, last, before, ready, tables, table_of,
         # It has fired since: in this wave, unless it cannot have recovered before.
         least = min(bound, last[target] - _CORRECTED)
         u = _offer(kind, fired, ways, table, before[target], fixed, least, limits)
-        if u < least:
+        if -math.inf < u < least:
             return u
-    return _offer(kind, fired, ways, table, ready[target], fixed, bound, limits)
+    way = math.sqrt(ways[0]) / table[0, 1] + fixed
+    if fired[0] < refused[target] + _FRONT * way:
+        return math.inf
+    u = _offer(kind, fired, ways, table, ready[target], fixed, bound, limits)
+    if u > -math.inf:
+        return u
+    if last[target] > fired[0] - _LIPSCHITZ * way:
+        return math.inf  # of the wave in which it fired itself
+    refused[target] = fired[0] + way
+    return u
 
 
 @_compiled
 @no_type_check
-def _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of, limits, fired,
-              ways, bound):  # fmt: skip
+def _from_tet(tet, i, d, target, tets, q, last, before, ready, refused, tables, table_of, limits,
+              fired, ways, bound):  # fmt: skip
     """Arrival at corner `d` from those corners of its face that fired in one wave with `i`."""
     si = i if i < d else i - 1
     se = 1 if si == 0 else 0
@@ -243,14 +311,14 @@ def _from_tet(tet, i, d, target, tets, q, last, before, ready, tables, table_of,
         kind += 1
     if kind == 3:
         ways[5] = q[_AMONG[d, se + sf - 1]]
-    return _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, 0.0, bound,
-                      limits)  # fmt: skip
+    return _recovered(kind, target, fired, ways, last, before, ready, refused, tables, table_of,
+                      0.0, bound, limits)  # fmt: skip
 
 
 @_compiled
 @no_type_check
-def _from_triangle(triangle, i, d, target, triangles, q, last, before, ready, tables, table_of,
-                   limits, fired, ways, bound):  # fmt: skip
+def _from_triangle(triangle, i, d, target, triangles, q, last, before, ready, refused, tables,
+                   table_of, limits, fired, ways, bound):  # fmt: skip
     """Arrival at corner `d` of a triangle from corner `i` and the third, if in one wave with it."""
     si = i if i < d else i - 1
     ti, te = last[triangles[triangle, i]], last[triangles[triangle, 3 - d - i]]
@@ -259,5 +327,5 @@ def _from_triangle(triangle, i, d, target, triangles, q, last, before, ready, ta
     if abs(ti - te) <= _LIPSCHITZ * math.sqrt(q[_TRI_AMONG[d]]) / limits[0]:
         fired[1], ways[1], ways[3] = te, q[_TRI_TO[d, 1 - si]], q[_TRI_AMONG[d]]
         kind = 2
-    return _recovered(kind, target, fired, ways, last, before, ready, tables, table_of, 0.0, bound,
-                      limits)  # fmt: skip
+    return _recovered(kind, target, fired, ways, last, before, ready, refused, tables, table_of,
+                      0.0, bound, limits)  # fmt: skip

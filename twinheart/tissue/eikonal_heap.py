@@ -3,6 +3,7 @@
 This module needs numba and is imported only where it is used.
 """
 
+import math
 from typing import no_type_check
 
 from numba import njit
@@ -69,3 +70,14 @@ def queue(node, heap, place, t, size):
         size += 1
     rises(heap, place, t, k)
     return size
+
+
+@_compiled
+@no_type_check
+def drops(node, heap, place, keys, size):
+    """Take a node off the heap, wherever it is; the size of the heap."""
+    keys[node] = -math.inf
+    rises(heap, place, keys, place[node])
+    pops(heap, place, keys, size)
+    keys[node] = math.inf
+    return size - 1

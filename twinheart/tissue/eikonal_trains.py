@@ -7,9 +7,11 @@ depend on the interval since it repolarised,
 .. math:: DI = t - R, \qquad c = c_0\, \varphi(DI), \qquad R \leftarrow t + APD(DI),
 
 with tables measured on a cable of the cell model (`twinheart.tissue.cv_restitution`). Waves block
-where they meet refractory tissue, turn around obstacles and re-enter. Electrotonic coupling of
-durations is that of regions (`twinheart.tissue.coupled_waves`), the curvature of fronts is left
-out; the arrivals are not differentiable, as those of re-entry would be of no use (chaos).
+where they meet refractory tissue, turn around obstacles and re-enter. A front that comes before a
+node has recovered ends there; that its ways along the edges of elements are longer than its own,
+and so would come after, does not let it in. Electrotonic coupling is that of regions
+(`twinheart.tissue.coupled_waves`), the curvature of fronts is left out; the arrivals are not
+differentiable, as those of re-entry would be of no use (chaos).
 """
 
 from collections.abc import Sequence
@@ -65,6 +67,8 @@ class Moment(NamedTuple):
     due, last, before, ready : (node,) arrays
         When each node will fire as things stand, fired last, had repolarised before that, and has
         since [ms]; infinite where it does not or did not.
+    refused : (node,) array
+        Until when the last front is gone that found the node refractory [ms]; ``-inf``: none did.
     record : (node,) int array
         Last event of each node, -1 where there is none.
     node : (event,) int array
@@ -78,6 +82,7 @@ class Moment(NamedTuple):
     last: Float[np.ndarray, "node"]
     before: Float[np.ndarray, "node"]
     ready: Float[np.ndarray, "node"]
+    refused: Float[np.ndarray, "node"]
     record: Int[np.ndarray, "node"]
     node: Int[np.ndarray, "event"]
     event: Float[np.ndarray, "event 3"]
@@ -223,7 +228,7 @@ class Trains:
         start = since or _beginning(n, repolarised)
         sites = [pulses] if isinstance(pulses, Sites) else list(pulses)
         node, time = _pulses(self.problem, sites, self._slow)
-        state = tuple(np.array(x) for x in start[1:6])
+        state = tuple(np.array(x) for x in start[1:7])
         queue = (*state, start.node, start.event)
         arguments: list[Any] = [*self._fixed, queue, node, time, float(t_end), _most(n)]
         fields: list[Any] = [float(t_end), *state, *run_events(*arguments)]
@@ -245,7 +250,7 @@ def _beginning(n: int, repolarised) -> Moment:
         ready = np.where(np.isnan(given), -np.inf, given)
     nothing = np.zeros(0, np.int32), np.zeros((0, 3))
     return Moment(
-        -np.inf, np.full(n, np.inf), never, never, ready, np.full(n, -1, np.int64), *nothing
+        -np.inf, np.full(n, np.inf), never, never, ready, never, np.full(n, -1, np.int64), *nothing
     )
 
 
