@@ -102,10 +102,8 @@ def test_a_premature_beat_blocks_where_tissue_recovers_late(eight):
     assert beat.regular[low] < beat.regular[high]
     assert beat.activation[low] > beat.activation[high] + 9.0 / SPEED
     own = np.linalg.norm(eight.mesh.points - np.array(site.position), axis=1).argmin()
-    assert (
-        premature_beat(slow, site).coupling == slow.refractory[own] + 20.0
-    )  # of the site's tissue
     assert slow.refractory[own] == pytest.approx(120.0, abs=2.0)  # and a little of the channel's
+    assert premature_beat(slow, site).coupling == slow.refractory[own] + 20.0
 
 
 def test_lesions_across_the_channel_leave_no_circuit(eight):
