@@ -68,7 +68,8 @@ class Strand:
 
     def monodomain(self, early) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Activation of the middle line by S1 and by each S2, infinite where it does not come."""
-        cells, conduction = ({tag: of[tag] for tag in self._tags} for of in (CELLS, CONDUCTION))
+        cells = {tag: CELLS[tag] for tag in self._tags}
+        conduction = {tag: CONDUCTION[tag] for tag in self._tags}
         tissue = prepare_pacing(self.heart, cells, conduction, cycle=CYCLE, dt=DT)
         stimulator = Stimulator(tissue, PacingSite("end", _PLACE, _PLACE), RADIUS)
         n_nodes, times = self.heart.mesh.n_nodes, [CYCLE + k for k in early]
