@@ -103,7 +103,7 @@ def run_events(n, tets, triangles, edges, of_tets, of_triangles, of_edges, qt, q
         Table of each node.
     state : tuple of arrays
         Of every node, when it will fire (inf: not), when it fired last and when it had repolarised
-        before that and has since (-inf: long ago), until when a front is gone that found it
+        before that and has since (-inf: long ago), when the last front came that found it
         refractory (-inf: none) [ms], and its last event (-1: none); of every event, its node; and
         time, interval and duration [ms]. The first five are changed.
     pulse_node, pulse_time : (pulse,) arrays

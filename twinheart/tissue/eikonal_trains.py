@@ -68,7 +68,7 @@ class Moment(NamedTuple):
         When each node will fire as things stand, fired last, had repolarised before that, and has
         since [ms]; infinite where it does not or did not.
     refused : (node,) array
-        Until when the last front is gone that found the node refractory [ms]; ``-inf``: none did.
+        When the last front that found the node refractory came [ms]; ``-inf``: none did.
     record : (node,) int array
         Last event of each node, -1 where there is none.
     node : (event,) int array

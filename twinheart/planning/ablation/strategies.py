@@ -14,6 +14,7 @@ What a strategy wants burnt is covered by applications of the catheter, see
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -100,15 +101,11 @@ def propose(
         "isthmus": _isthmuses,
         "core-isolation": _ring,
         "homogenisation": _all_border,
+        "dechannelling": partial(_entrances, corridors=corridors),
     }
-    if strategy not in STRATEGIES:
+    if strategy not in chosen:
         raise InputError(f"unknown strategy '{strategy}', expected one of {', '.join(STRATEGIES)}.")
-    if strategy == "dechannelling":
-        if corridors is None:
-            corridors = find_corridors(reach.mesh, _classes(reach).astype(np.int32))
-        lesions, notes = _entrances(reach, corridors)
-    else:
-        lesions, notes = chosen[strategy](reach, circuits)
+    lesions, notes = chosen[strategy](reach, circuits)
     return Proposal(strategy, tuple(lesions), tuple(f"{strategy}: {note}" for note in notes))
 
 
@@ -177,9 +174,11 @@ def _all_border(reach: Reach, circuits):
     return _covered(reach, _classes(reach) == BORDER)
 
 
-def _entrances(reach: Reach, corridors: Sequence[Corridor]):
+def _entrances(reach: Reach, circuits, corridors: Sequence[Corridor] | None):
     """Each mouth of a corridor, closed within a diameter of a lesion from it."""
     tets, living = reach.mesh.tets, reach.living
+    if corridors is None:
+        corridors = find_corridors(reach.mesh, _classes(reach).astype(np.int32))
     lesions, notes = [], []
     for number, corridor in enumerate(corridors, 1):
         part = np.zeros(len(tets), dtype=bool)
