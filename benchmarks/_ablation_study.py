@@ -12,8 +12,7 @@ import jax
 import numpy as np
 from _agreement import MOUTH
 from _processes import note
-from _scarred_slabs import CELLS, PROTOCOL, ScarredSlab, scarred_slab
-from _strands import Measured
+from _scarred_slabs import CELLS, PROTOCOL, Measured, ScarredSlab, scarred_slab
 
 from twinheart.anatomy import Heart, add_coordinates, add_fibres
 from twinheart.anatomy.corridors import find_corridors
@@ -55,7 +54,7 @@ def ablation_row(case: str, *, seed: int, measured: Measured | None, edge: float
 
 
 def _slab_substrate(made: ScarredSlab, measured: Measured) -> Substrate:
-    """The slab with what strands told of its tissues, as the study of agreement has it."""
+    """The slab with what was measured of its cells, as the study of agreement has it."""
     mesh = made.heart.mesh
     tag = {kind: SCAR_TAG * kind for kind in (0, BORDER, CORE)}
     tissue: dict[int, Any] = {
@@ -67,7 +66,7 @@ def _slab_substrate(made: ScarredSlab, measured: Measured) -> Substrate:
         {tag[kind]: tissue.get(tag[kind], NonConducting()) for kind in tag},
         tables={tag[kind]: measured.tables[kind] for kind in tag},
         coupling=measured.coupling,
-    )
+    ).changed(duration_coupling=measured.durations)
 
 
 def _scarred_heart(number: int, edge: float) -> tuple[Operation, dict[str, Any]]:

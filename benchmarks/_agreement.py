@@ -11,10 +11,10 @@ from _scarred_slabs import (
     CYCLE,
     DT,
     PROTOCOL,
+    Measured,
     ScarredSlab,
     scarred_slab,
 )
-from _strands import Measured
 
 from twinheart.planning import (
     activation_circuit,
@@ -25,7 +25,14 @@ from twinheart.planning import (
     prepare_pacing,
     screen_circuits,
 )
-from twinheart.tissue import NonConducting, Velocities, build_eikonal, coupled_tables, node_tables
+from twinheart.tissue import (
+    NodeTables,
+    NonConducting,
+    Velocities,
+    build_eikonal,
+    coupled_tables,
+    node_tables,
+)
 
 TARGET_MM = 5.0
 NOISE = 1.0  # mV
@@ -103,6 +110,10 @@ def _problem(made: ScarredSlab, measured: Measured):
     return build_eikonal(made.heart, {tag: tissue.get(tag, NonConducting()) for tag in CONDUCTION})
 
 
+def _restitution(problem, measured: Measured) -> NodeTables:
+    return coupled_tables(problem, measured.tables, measured.coupling, durations=measured.durations)
+
+
 def by_screening(made: ScarredSlab, measured: Measured, *, at_rest: bool) -> dict[str, Any]:
     """Circuits, with velocities and refractory periods at rest or with restitution."""
     start = perf_counter()
@@ -111,7 +122,7 @@ def by_screening(made: ScarredSlab, measured: Measured, *, at_rest: bool) -> dic
         own = node_tables(problem, measured.tables)
         refractory = own.each(lambda table: table.refractory)[: mesh.n_nodes]
     else:
-        refractory = coupled_tables(problem, measured.tables, measured.coupling)
+        refractory = _restitution(problem, measured)
     circuits = [
         {
             "exit_mm": circuit.exit_mm,
@@ -132,7 +143,7 @@ def by_eikonal(made: ScarredSlab, measured: Measured) -> dict[str, Any]:
     """All sites, with the circuit of each that is induced."""
     start = perf_counter()
     problem = _problem(made, measured)
-    tables = coupled_tables(problem, measured.tables, measured.coupling)
+    tables = _restitution(problem, measured)
     sites = []
     for site in made.sites:
         found = induce(problem, tables, site, PROTOCOL)

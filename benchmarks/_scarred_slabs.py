@@ -11,8 +11,11 @@ from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.planning import PacingSite, Protocol, Stage
-from twinheart.tissue import NonConducting, Velocities
+from twinheart.planning.strand import measured_border
+from twinheart.tissue import NonConducting, Velocities, WaveTable
 from twinheart.tissue.conductivity import Conduction
+from twinheart.tissue.electrotonic import electrotonic_time
+from twinheart.tissue.measured_wave import measured_wave
 
 SIZE, EDGE = (54.0, 50.0, 0.5), 0.5  # mm
 DT = 1 / 12  # ms: six steps in half a millisecond, each stable without stages
@@ -103,4 +106,29 @@ def _sites(rng) -> tuple[PacingSite, ...]:
     return tuple(
         PacingSite(name, (float(a), float(b), 0.0), (float(a), float(b), 0.0))
         for name, (a, b) in zip(names, places, strict=True)
+    )
+
+
+class Measured(NamedTuple):
+    """What is measured of the cells, as `build_substrate` does it: once, and kept on disk.
+
+    Wave tables and velocities [m/s] of each tissue; electrotonic times [ms] of waves and durations.
+    """
+
+    tables: dict[int, WaveTable]
+    velocities: dict[int, float]
+    coupling: float
+    durations: float
+
+
+def measure_cells() -> Measured:
+    """Restitution of both tissues, and how far they reach."""
+    healthy, border = CELLS[0], CELLS[BORDER]
+    found = measured_border(healthy, border, CYCLE)
+    table = measured_wave(healthy, CYCLE).table
+    return Measured(
+        {0: table, BORDER: found.table, CORE: table},
+        dict(SPEED),
+        found.time,
+        electrotonic_time(healthy, border, CYCLE),
     )

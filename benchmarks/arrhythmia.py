@@ -7,9 +7,9 @@
 
 Agreement: slabs with seeded scar are paced from four sides (S1 x 2, S2, S3, one second of
 observation) by monodomain; what is induced there, at half the step and from disturbed voltages too,
-is the truth for screening and for the re-excitable eikonal. Both know of the cells what strands of
-the slabs' own spacing and step tell. Ablation: on these slabs, and on hearts with infarcts, a plan
-is made wherever screening or the re-excitable eikonal finds something; what it burns and leaves is
+is the truth for screening and for the re-excitable eikonal. Both know of the cells what commands
+measure, in one dimension, once. Ablation: on these slabs, and on hearts with infarcts, a plan is
+made wherever screening or the re-excitable eikonal finds something; what it burns and leaves is
 compared with homogenisation and dechannelling. Each slab and heart is a line of a file; those it
 holds are not run again.
 """
@@ -33,8 +33,7 @@ from _ablation_study import (
 )
 from _agreement import slab_row, summary
 from _processes import machine, note, write_json
-from _scarred_slabs import CELLS, CYCLE, DT, EDGE, PROTOCOL, SIZE, SPEED
-from _strands import DEPTH, EARLIEST, measure_strands
+from _scarred_slabs import CELLS, CYCLE, DT, EDGE, PROTOCOL, SIZE, SPEED, measure_cells
 from _study_file import run_study
 from niederer import device_folder
 
@@ -75,8 +74,8 @@ def agreement(slabs: int, seed: int, workers: int, file: Path) -> dict[str, Any]
     settings = _slab_settings(seed)
 
     def prepare():
-        note("restitution on strands")
-        return partial(slab_row, seed=seed, measured=measure_strands())
+        note("restitution of the cells")
+        return partial(slab_row, seed=seed, measured=measure_cells())
 
     rows = run_study(
         file, settings, range(slabs), prepare, key="slab", line=_line, workers=workers
@@ -87,8 +86,7 @@ def agreement(slabs: int, seed: int, workers: int, file: Path) -> dict[str, Any]
 def _slab_settings(seed: int) -> dict[str, Any]:
     return {
         "size_mm": SIZE, "edge_mm": EDGE, "dt_ms": DT, "cycle_ms": CYCLE, "speed_m_s": SPEED,
-        "protocol": repr(PROTOCOL), "cells": repr(CELLS), "strand_depth_mm": DEPTH,
-        "strand_ms": list(EARLIEST), "seed": seed,
+        "protocol": repr(PROTOCOL), "cells": repr(CELLS), "seed": seed,
     }  # fmt: skip
 
 
@@ -112,8 +110,8 @@ def ablation(
     cases = [f"heart {k}" for k in range(hearts)] + [f"slab {k}" for k in range(slabs)]
 
     def prepare():
-        note("restitution on strands")
-        measured = measure_strands() if slabs else None
+        note("restitution of the cells")
+        measured = measure_cells() if slabs else None
         return partial(ablation_row, seed=seed, measured=measured, edge=edge)
 
     rows = run_study(

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from test_eikonal import jittered, twisted
 
 from twinheart.anatomy import Heart
@@ -223,3 +224,31 @@ def test_pieces_of_a_train_are_the_train():
     np.testing.assert_array_equal(again.event, second.event)
     assert first.train().count.max() == 1
     assert np.nanmax(second.train().lat) <= 320.0
+
+
+def test_a_wave_that_waits_for_recovery_is_where_its_speed_says():
+    """Plane waves in tissue that recovers everywhere at once: t' = t + h / c(t'), edge by edge.
+
+    Speed rises so steeply that a fixed-point iteration for t' would not converge.
+    """
+    edge, cv, late = 1.0, 0.2, 100.0
+    table = WaveTable([20.0, 27.0, 33.0, 60.0], [0.1, 0.1, 0.9, 1.0], [150.0] * 4)
+    mesh = slab((12.0, 3.0, 3.0), edge)
+    problem = build_eikonal(Heart(mesh), Velocities(cv, cv))
+    face = mesh.points[mesh.points[:, 0] == 0]
+    start = late + 20.0
+    train = eikonal_train(
+        problem, Sites(face, start, 1e-3), table, t_end=1000.0,
+        repolarised=np.full(mesh.n_nodes, late),
+    )  # fmt: skip
+    expected = [start, start + edge / cv]  # a stimulus reaches the nodes next to it at full speed
+    for _ in range(11):
+
+        def off(t, before=expected[-1]):
+            return before + edge / (cv * np.interp(t - late, table.di, table.speed)) - t
+
+        expected.append(brentq(off, expected[-1], expected[-1] + 100.0, xtol=1e-12))
+    speed = np.interp(expected[2] - late, table.di, table.speed)
+    assert edge / cv * (0.8 / 6.0) / speed**2 > 1.0
+    at = np.rint(mesh.points[:, 0] / edge).astype(int)
+    np.testing.assert_allclose(train.lat[:, 0], np.array(expected)[at], atol=1e-7)

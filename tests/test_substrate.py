@@ -11,6 +11,7 @@ from twinheart.errors import InputError, MeshError, ModelError
 from twinheart.mesh.generate import slab
 from twinheart.planning import Lesion
 from twinheart.planning import substrate as substrate_module
+from twinheart.planning.strand import Border
 from twinheart.planning.substrate import build_substrate, substrate_with
 from twinheart.planning.substrate_file import read_substrate, twin_substrate
 from twinheart.tissue import NonConducting, Sites, Velocities, WaveTable, arrival
@@ -131,7 +132,7 @@ def test_regions_of_a_calibrated_twin_stay(monkeypatch):
     for tag, cv in speeds.items():
         (own,) = np.unique(found.heart.regions[regions == tag])
         assert velocities(found, own)[0] == pytest.approx(cv)
-    assert set(found.durations()) == {270.0}
+    np.testing.assert_allclose(found.durations(), 270.0, rtol=1e-12)
     assert not any("population" in note or "border zone" in note for note in found.notes)
 
 
@@ -143,13 +144,16 @@ def test_border_zone_added_after_a_fit_keeps_its_own_action_potential(monkeypatc
         "twinheart.planning.substrate.measured_wave",
         lambda cell, *_: waves[float(cell.g_cal) == float(healthy.g_cal)],
     )
-    monkeypatch.setattr("twinheart.planning.substrate.electrotonic_time", lambda *_: 6.0)
+    monkeypatch.setattr("twinheart.planning.substrate.electrotonic_time", lambda *_: 4.0)
+    monkeypatch.setattr(
+        "twinheart.planning.substrate.measured_border", lambda *_: Border(BORDER, 6.0)
+    )
     heart = strip(regions=np.zeros(18 * 4 * 2 * 6, dtype=int))
     n, tissues = heart.mesh.n_nodes, {0: Velocities(0.6, 0.3)}
     fitted = StoredTwin(Twin(heart, healthy, tissues), (), np.zeros(n), np.full(n, 350.0), {})
     found = twin_substrate(fitted)
     assert velocities(found, 1000)[0] == pytest.approx(0.6 * 0.5)
-    assert found.coupling == 6.0
+    assert (found.coupling, found.duration_coupling) == (6.0, 4.0)
     assert found.tables[0].apd[-1] == pytest.approx(350.0)
     np.testing.assert_allclose(found.tables[1000].apd, BORDER.apd * 350.0 / 280.0, rtol=1e-12)
     np.testing.assert_array_equal(found.tables[1000].di, BORDER.di)

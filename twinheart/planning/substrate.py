@@ -4,8 +4,9 @@ Healthy tissue, border zone and lesions are regions, each with a cell, velocitie
 table of restitution. Core does not conduct. The border zone has remodelled cells and conducts worse
 across the fibres, see `twinheart.tissue.scar`; its velocities follow those of the healthy tissue by
 the speed of the two cells' waves. Restitution and that speed are measured on a cable of each cell,
-see `twinheart.tissue.measured_wave`; so is how far recovery reaches from one into the other, see
-`twinheart.tissue.electrotonic`.
+see `twinheart.tissue.measured_wave`; that of the border zone and how far recovery reaches from one
+into the other on a strand, see `twinheart.planning.strand`, and how far durations do on a cable of
+both, see `twinheart.tissue.electrotonic`.
 
 With a calibrated twin, velocities and durations are those fitted: each region is divided by
 duration, and restitution is scaled to it. A border zone that the fit took for healthy tissue keeps
@@ -31,6 +32,7 @@ from twinheart.planning.ablation.lesions import (
     ablate_tissue,
     ablated,
 )
+from twinheart.planning.strand import measured_border
 from twinheart.tissue import (
     Eikonal,
     NodeTables,
@@ -73,8 +75,10 @@ class Substrate(eqx.Module):
         Restitution of each region, deep inside it.
     coupling : float
         Electrotonic time [ms]: how far recovery reaches where regions meet.
+    duration_coupling : float
+        The same of durations.
     restitution : NodeTables
-        That of every node, by these two.
+        That of every node, by these three.
     cycle : float
         Cycle length at which restitution was measured [ms].
     calibrated : bool
@@ -89,6 +93,7 @@ class Substrate(eqx.Module):
     problem: Eikonal
     tables: dict[int, WaveTable]
     coupling: float
+    duration_coupling: float
     restitution: NodeTables
     cycle: float
     calibrated: bool
@@ -115,7 +120,9 @@ class Substrate(eqx.Module):
     def changed(self, **fields: Any) -> "Substrate":
         """The substrate with other fields, and the restitution of nodes that follows from them."""
         other = replace(self, **fields)
-        found = coupled_tables(other.problem, other.tables, other.coupling)
+        found = coupled_tables(
+            other.problem, other.tables, other.coupling, durations=other.duration_coupling
+        )
         return replace(other, restitution=found)
 
     def _of_nodes(self, value) -> Float[np.ndarray, "node"]:
@@ -158,8 +165,8 @@ def build_substrate(
     cycle : float
         Cycle length of the regular beats before the premature ones of restitution [ms].
     coupling : float, optional
-        Electrotonic time [ms]; by default that of healthy tissue and border zone, measured on a
-        cable where `tables` are, else `twinheart.tissue.coupled_waves.ELECTROTONIC_TIME`.
+        Electrotonic time [ms], of durations too; by default those of healthy tissue and border
+        zone, measured where `tables` are, else `twinheart.tissue.coupled_waves.ELECTROTONIC_TIME`.
 
     Other Parameters
     ----------------
@@ -221,18 +228,23 @@ def build_substrate(
         # the given regions, and so a fit, do not know this scar
         in_fit = {tag: in_fit[tag % SCAR_TAG] for tag in cells}
         notes += _assumed(condition, across)
+    durations: float | None = None
     if tables is None:
-        tables = _measured(heart, cells, tissues, apd90, cycle, in_fit)
+        pair = _healthy_and_border(heart, cells, tissues)
+        tables = _measured(heart, cells, tissues, apd90, cycle, in_fit, pair)
         name = ", ".join(sorted({model.name for model in cells.values()}))
-        notes.append(f"restitution of {name} after regular beats of {cycle:g} ms, from a cable")
-        coupling = _coupling(heart, cells, tissues, cycle) if coupling is None else coupling
+        notes.append(f"restitution of {name} after regular beats of {cycle:g} ms, in one dimension")
+        if coupling is None and pair is not None:
+            coupling = measured_border(*pair, cycle).time
+            durations = electrotonic_time(*pair, cycle)
     coupling = ELECTROTONIC_TIME if coupling is None else coupling
+    durations = coupling if durations is None else durations
     problem = build_eikonal(heart, tissues)
     tables = _for_all(tables, problem)
-    restitution = coupled_tables(problem, tables, coupling)
+    restitution = coupled_tables(problem, tables, coupling, durations=durations)
     return Substrate(
-        heart, cells, tissues, problem, tables, float(coupling), restitution, float(cycle),
-        calibrated, tuple(notes),
+        heart, cells, tissues, problem, tables, float(coupling), float(durations), restitution,
+        float(cycle), calibrated, tuple(notes),
     )  # fmt: skip
 
 
@@ -342,7 +354,7 @@ def _divided(heart: Heart, cells, tissues, kind):
 
 
 def _measured(
-    heart: Heart, cells, tissues, apd90, cycle: float, in_fit: dict[int, AbstractCellModel]
+    heart: Heart, cells, tissues, apd90, cycle: float, in_fit: dict[int, AbstractCellModel], pair
 ) -> dict[int, WaveTable]:
     """Table of every region that conducts, scaled to its mean fitted duration.
 
@@ -361,6 +373,8 @@ def _measured(
         if isinstance(tissues[tag], NonConducting):
             continue
         table = measured(cell)
+        if pair is not None and cell is not pair[0] and tag % FAST_TAG // SCAR_TAG == 1:
+            table = measured_border(pair[0], cell, cycle).table
         if apd90 is not None:
             fitted = float(np.mean(np.asarray(apd90)[heart.mesh.tets[heart.regions == tag]]))
             factor = fitted / measured(in_fit[tag]).apd[-1]
@@ -369,8 +383,10 @@ def _measured(
     return tables
 
 
-def _coupling(heart: Heart, cells, tissues, cycle: float) -> float | None:
-    """Electrotonic time of the healthy and the border zone's region with most elements."""
+def _healthy_and_border(
+    heart: Heart, cells, tissues
+) -> tuple[AbstractCellModel, AbstractCellModel] | None:
+    """Cells of the healthy and the border zone's region with most elements, if they differ."""
     pair = []
     for band in (0, 1):
         own = [
@@ -382,7 +398,7 @@ def _coupling(heart: Heart, cells, tissues, cycle: float) -> float | None:
             return None
         pair.append(cells[max(count, key=lambda tag: count[tag])])
     healthy, border = pair
-    return electrotonic_time(healthy, border, cycle)
+    return None if healthy is border else (healthy, border)
 
 
 def _for_all(tables: dict[int, WaveTable], problem: Eikonal) -> dict[int, WaveTable]:

@@ -13,9 +13,10 @@ conductivity. A wave thus enters a border zone earlier than its own table allows
 it goes deeper. On cables whose halves have different cells, t_e was 3 to 4 ms for Bueno-Orovio
 cells and 7 ms for TT06, and durations came within 5 and 10 % of the step (14 and 22 % without).
 
-Premature waves are let in further than durations tell, as the front drives from behind what is not
-yet excitable: in a strand of Mitchell-Schaeffer cells those of the eikonal went as deep as those of
-monodomain with 16 ms, where durations gave 5.
+What premature waves do may need another time than durations, as the front drives from behind what
+is not yet excitable (`twinheart.planning.strand`). There can be a time for either: recovery, the
+least interval from one activation to the next, then goes over with that of waves, durations with
+theirs.
 """
 
 from collections.abc import Mapping
@@ -38,7 +39,11 @@ _APART = 1.0  # ms between the rows of a mixture, at least
 
 
 def coupled_tables(
-    problem: Eikonal, tables: Mapping[int, WaveTable], time: float = ELECTROTONIC_TIME
+    problem: Eikonal,
+    tables: Mapping[int, WaveTable],
+    time: float = ELECTROTONIC_TIME,
+    *,
+    durations: float | None = None,
 ) -> NodeTables:
     """Wave tables of regions, mixed where these meet.
 
@@ -49,8 +54,9 @@ def coupled_tables(
     tables : mapping of int to WaveTable
         One for each region tag.
     time : float
-        Electrotonic time [ms], see `twinheart.tissue.electrotonic`; 0: each node has the table of
-        its own region.
+        Electrotonic time [ms]; 0: each node has the table of its own region.
+    durations : float, optional
+        That of durations [ms], see `twinheart.tissue.electrotonic`; the same if not given.
 
     Returns
     -------
@@ -83,9 +89,12 @@ def coupled_tables(
     chosen = tables_of_regions(problem, dict(tables))
     if len(chosen) == 1 or time == 0:
         return node_tables(problem, dict(tables))
-    rounded = np.round(region_shares(problem, time) * _STEPS)
-    kinds, of = np.unique(rounded, axis=0, return_inverse=True)
-    return NodeTables(tuple(mixture(chosen, kind / kind.sum()) for kind in kinds), of.ravel())
+    times = [time] if durations is None else [time, durations]
+    shares = np.concatenate([region_shares(problem, one) for one in times], axis=1)
+    kinds, of = np.unique(np.round(shares * _STEPS), axis=0, return_inverse=True)
+    parts = np.asarray(kinds).reshape(len(kinds), len(times), -1)
+    parts = parts / parts.sum(axis=2, keepdims=True)
+    return NodeTables(tuple(mixture(chosen, *part) for part in parts), of.ravel())
 
 
 def region_shares(problem: Eikonal, time: float) -> Float[np.ndarray, "node region"]:
@@ -145,8 +154,14 @@ def region_shares(problem: Eikonal, time: float) -> Float[np.ndarray, "node regi
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def mixture(tables: list[WaveTable], shares: Float[np.ndarray, "table"]) -> WaveTable:
+def mixture(
+    tables: list[WaveTable],
+    shares: Float[np.ndarray, "table"],
+    durations: Float[np.ndarray, "table"] | None = None,
+) -> WaveTable:
     """A table between others: least intervals, and what follows after equal surplus, are mixed.
+
+    Of velocities the times are mixed that a wave takes, as these add up: a slow one counts more.
 
     Parameters
     ----------
@@ -154,12 +169,19 @@ def mixture(tables: list[WaveTable], shares: Float[np.ndarray, "table"]) -> Wave
         Of regions.
     shares : (table,) array
         Sum to one.
+    durations : (table,) array, optional
+        Shares in durations, where those are others; recovery after regular beats stays as it is.
 
     Returns
     -------
     WaveTable
         The one of them that has all of the share, or a new one.
     """
+    if durations is not None and not np.array_equal(shares, durations):
+        waves, own = mixture(tables, shares), mixture(tables, durations)
+        surplus = waves.di - waves.di[0]
+        apd = np.interp(surplus, own.di - own.di[0], own.apd)
+        return WaveTable(waves.di + waves.apd[-1] - apd[-1], waves.speed, apd)
     if shares.max() == 1.0:
         return tables[int(shares.argmax())]
     own = [(table, share) for table, share in zip(tables, shares, strict=True) if share > 0]
@@ -170,12 +192,13 @@ def mixture(tables: list[WaveTable], shares: Float[np.ndarray, "table"]) -> Wave
             kept.append(k)
     surplus = surplus[kept]
     rows = [
-        [share * np.interp(table.di[0] + surplus, table.di, x) for x in (table.speed, table.apd)]
+        [share * np.interp(table.di[0] + surplus, table.di, x)
+         for x in (1.0 / table.speed, table.apd)]
         for table, share in own
-    ]
+    ]  # fmt: skip
     least = sum(share * table.di[0] for table, share in own)
-    speed, apd = np.sum(rows, axis=0)
-    return WaveTable(least + surplus, speed, apd)
+    slowness, apd = np.sum(rows, axis=0)
+    return WaveTable(least + surplus, 1.0 / slowness, apd)
 
 
 def _dirichlet(gram: np.ndarray) -> np.ndarray:

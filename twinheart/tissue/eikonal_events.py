@@ -30,6 +30,7 @@ _CORRECTED = 1e-6  # ms
 _LIPSCHITZ = 1.001  # corners of one wave differ at most by the way between them
 _FRONT = 1.0  # ways to a node, by which what fires is later than the front that was there
 _ROUNDS = 30
+_EXACT = 1e-9  # ms
 
 
 @_compiled
@@ -57,29 +58,40 @@ def _offer(kind, fired, ways, table, ready, fixed, bound, limits):
     """
     if fired[0] + math.sqrt(ways[0]) / limits[0] + fixed - ready < table[0, 0]:
         return -math.inf  # refractory even at the slowest
-    u, speed = math.inf, 1.0
+    u = _at_speed(kind, fired, ways, 1.0, fixed)
+    if limits[1] <= 1.0 and u >= bound:
+        return math.inf  # too late even at the fastest
+    if ready == -math.inf:
+        return u
+    # The later, the faster: where speed rises steeply only a bracket of the root closes in on it.
+    read = _read(table, u - ready, 1)
+    other, off = u, 0.0 if read == 1.0 else _at_speed(kind, fired, ways, read, fixed) - u
+    u += off
     for _ in range(_ROUNDS):
-        by = 1.0 / (speed * speed)
-        if kind == 3:
-            new = _over_face(fired[0], fired[1], fired[2], ways[0] * by, ways[1] * by, ways[2] * by,
-                             ways[3] * by, ways[4] * by, ways[5] * by)[0]  # fmt: skip
-        elif kind == 2:
-            new = _over_edge(fired[0], fired[1], ways[0] * by, ways[1] * by, ways[3] * by)[0]
-        else:
-            new = fired[0] + math.sqrt(ways[0] * by) + fixed
-        done = abs(new - u) < 1e-9
-        if speed >= limits[1] and new >= bound:
-            return math.inf  # too late even at the fastest
-        u = new
-        if ready == -math.inf or done:
+        if abs(off) < _EXACT:
             break
-        read = _read(table, u - ready, 1)
-        if read == speed:
+        speed = _read(table, u - ready, 1)
+        own = _at_speed(kind, fired, ways, speed, fixed) - u
+        if abs(own) < _EXACT:
             break
-        speed = read
+        step = -own * (u - other) / (own - off) if own * off < 0.0 else own
+        other, off, u = u, own, u + step
     if u - ready < table[0, 0]:
         return -math.inf
     return u
+
+
+@_compiled
+@no_type_check
+def _at_speed(kind, fired, ways, speed, fixed):
+    """Arrival at a corner at a share of the full speed."""
+    by = 1.0 / (speed * speed)
+    if kind == 3:
+        return _over_face(fired[0], fired[1], fired[2], ways[0] * by, ways[1] * by, ways[2] * by,
+                          ways[3] * by, ways[4] * by, ways[5] * by)[0]  # fmt: skip
+    if kind == 2:
+        return _over_edge(fired[0], fired[1], ways[0] * by, ways[1] * by, ways[3] * by)[0]
+    return fired[0] + math.sqrt(ways[0] * by) + fixed
 
 
 @_compiled

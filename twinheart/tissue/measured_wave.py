@@ -3,13 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from twinheart.cell import AbstractCellModel, limit_cycle
 from twinheart.cell.paced_cache import cache_folder, content_hash, load_result, save_result
 from twinheart.cell.pacing import initial_values
 from twinheart.errors import ModelError
 from twinheart.tissue.cable import scalar_parameters
-from twinheart.tissue.restitution import CableRestitution, cv_restitution
+from twinheart.tissue.restitution import PLACES, CableRestitution, cv_restitution
 from twinheart.tissue.wave_table import WaveTable, wave_table
 
 # Share of a velocity at rest does not depend on it, so one cable serves all tissues [mm2/ms].
@@ -19,6 +20,8 @@ _BEATS = 2  # on the cable, of cells that are at their limit cycle already
 # Shares of the cycle at which a premature beat is tried first; then as many where it fails.
 _SHARES = np.concatenate([np.linspace(1.0, 0.75, 5, endpoint=False), np.linspace(0.75, 0.3, 15)])
 _WAKE = 1.05
+_BIN = 2.0  # ms of intervals along the cable taken together
+_SLOPE = 20.0  # ms of intervals over which the slope of durations is read
 
 
 class MeasuredWave(NamedTuple):
@@ -44,7 +47,8 @@ def measured_wave(model: AbstractCellModel, cycle: float = 600.0) -> MeasuredWav
 
     The earliest waves follow in the wake of the one before, where tissue recovers ahead of them:
     they seem the faster the earlier they are. None counts as faster than the slowest, and those
-    that seem faster by more than a twentieth are left out.
+    that seem faster by more than a twentieth are left out. What waves do after intervals still
+    shorter is read nearer to where they begin; durations go on with the slope they have there.
 
     Parameters
     ----------
@@ -76,12 +80,14 @@ def measured_wave(model: AbstractCellModel, cycle: float = 600.0) -> MeasuredWav
     vm, state = initial_values(cell, cell.stimulus.amplitude)
     key = content_hash(
         cell, vm, state, cycle=float(cycle), shares=_SHARES, dt=dt, edge=_EDGE,
-        diffusivity=_DIFFUSIVITY, beats=_BEATS,
+        diffusivity=_DIFFUSIVITY, beats=_BEATS, places=PLACES,
     )  # fmt: skip
     path = cache_folder() / f"wave-{key[:32]}.npz"
-    known = load_result(path, {"rows": np.zeros((4, 2 * len(_SHARES)))})
+    n = 2 * len(_SHARES)
+    known = load_result(path, {"rows": np.zeros((4, n)), "local": np.zeros((2, n, PLACES))})
     if known is None:
-        known = {"rows": _premature_beats(cell, float(cycle), dt)}
+        rows, local = _premature_beats(cell, float(cycle), dt)
+        known = {"rows": rows, "local": local}
         save_result(path, known)
     interval, di, cv, apd = known["rows"]
     velocity = float(cv[0])
@@ -91,24 +97,51 @@ def measured_wave(model: AbstractCellModel, cycle: float = 600.0) -> MeasuredWav
     wake = di < di[np.nanargmin(cv)]
     blocked = np.isnan(cv) | (wake & (cv > _WAKE * least))
     cv = np.where(wake & ~blocked, least, cv)
-    return MeasuredWave(
-        wave_table(CableRestitution(interval, di, cv, apd, blocked, velocity)), velocity
-    )
+    table = wave_table(CableRestitution(interval, di, cv, apd, blocked, velocity, *known["local"]))
+    local_di, local_cv = (x[~np.isnan(cv)].ravel() for x in known["local"])
+    return MeasuredWave(_earlier(table, local_di, local_cv / velocity), velocity)
 
 
-def _premature_beats(cell: AbstractCellModel, cycle: float, dt: float) -> np.ndarray:
-    """Interval, DI, CV and APD of premature beats, the longest interval first."""
+def _earlier(
+    table: WaveTable, di: Float[np.ndarray, "reading"], speed: Float[np.ndarray, "reading"]
+) -> WaveTable:
+    """The table with what waves do after intervals shorter than its own."""
+    known = np.isfinite(di) & np.isfinite(speed) & (di < table.di[0])
+    bins = np.floor((table.di[0] - di[known]) / _BIN).astype(int)
+    if not len(bins):
+        return table
+    near = table.di <= table.di[0] + _SLOPE
+    slope = max(np.polyfit(table.di[near], table.apd[near], 1)[0], 0.0) if near.sum() > 1 else 0.0
+    rows = []
+    for k in np.unique(bins):  # the longest first
+        before = _BIN * (k + 0.5)
+        duration = max(table.apd[0] - slope * before, table.apd[0] / 2)
+        slowest = rows[-1][1] if rows else table.speed[0]
+        share = float(np.median(speed[known][bins == k]))
+        rows.append((table.di[0] - before, min(slowest, share), duration))
+    return WaveTable(
+        *(np.concatenate([np.array(new)[::-1], old]) for new, old in zip(
+            zip(*rows, strict=True), (table.di, table.speed, table.apd), strict=True
+        ))
+    )  # fmt: skip
+
+
+def _premature_beats(cell: AbstractCellModel, cycle: float, dt: float):
+    """Interval, DI, CV and APD of premature beats, the longest interval first; DI and CV along."""
     paced = limit_cycle(cell, cycle, dt=dt).model
 
-    def beats(intervals: np.ndarray) -> np.ndarray:
+    def beats(intervals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = cv_restitution(
             paced, cycle, s2=intervals, n_s1=_BEATS, edge=_EDGE, dt=dt, diffusivity=_DIFFUSIVITY
         )
-        return np.stack([found.interval, found.di, found.cv, found.apd]).astype(float)
+        middle = np.stack([found.interval, found.di, found.cv, found.apd])
+        return middle.astype(float), np.stack([found.local_di, found.local_cv]).astype(float)
 
-    rows = beats(cycle * _SHARES)
+    rows, local = beats(cycle * _SHARES)
     failed = np.flatnonzero(np.isnan(rows[2]))
     k = int(failed[0]) if failed.size else rows.shape[1] - 1
     fine = np.linspace(rows[0, max(k - 2, 0)], rows[0, k], len(_SHARES) + 2)[1:-1]
-    rows = np.concatenate([rows, beats(fine)], axis=1)
-    return rows[:, np.argsort(-rows[0], kind="stable")]
+    more, more_local = beats(fine)
+    rows, local = np.concatenate([rows, more], axis=1), np.concatenate([local, more_local], axis=1)
+    order = np.argsort(-rows[0], kind="stable")
+    return rows[:, order], local[:, order]

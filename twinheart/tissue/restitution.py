@@ -5,6 +5,9 @@ of 0 mV, repolarisation the downward crossing of the level 90 % of the way back 
 rest of the first regular beat; the duration APD runs from the one to the other, the diastolic
 interval DI from repolarisation to the next activation. A stimulus is blocked if no wave reaches the
 far end. All times are rounded to blocks of about half a millisecond.
+
+A premature wave is slow where it begins, so it comes later, and after longer intervals, the further
+it goes. What it does after the shortest ones is read along the cable, nearer to where it began.
 """
 
 import math
@@ -36,6 +39,8 @@ _FROM, _TO = MEASURED
 _MIDDLE = (_FROM + _TO) // 2
 _S2 = (*range(1000, 500, -100), *range(500, 400, -20), *range(400, 140, -10))
 _BCLS = (*range(1000, 500, -100), *range(500, 400, -20), *range(400, 190, -10))
+PLACES = 38  # of local readings, up to where the velocity is read: from the 16th node on
+_REACH = 8  # nodes to either side, over which a local velocity is read
 _AT_ONCE = 8  # intervals tried together in the search for the refractory period
 _SHORTEST_S2 = 20.0  # ms
 
@@ -57,6 +62,9 @@ class CableRestitution(eqx.Module):
         Whether the wave did not reach the far end; the others are then NaN.
     cv_regular : float
         Conduction velocity of the first regular beat [m/s].
+    local_di, local_cv : (interval, place) arrays
+        Interval and velocity at the nodes of the cable from its 16th on, of premature beats; NaN
+        where blocked.
     """
 
     interval: Float[np.ndarray, "interval"]
@@ -65,6 +73,8 @@ class CableRestitution(eqx.Module):
     apd: Float[np.ndarray, "interval"]
     blocked: Bool[np.ndarray, "interval"]
     cv_regular: float
+    local_di: Float[np.ndarray, "interval place"]
+    local_cv: Float[np.ndarray, "interval place"]
 
 
 class CableRefractoryPeriod(eqx.Module):
@@ -150,8 +160,8 @@ def cv_restitution(
     s2 = np.asarray([x for x in _S2 if x <= s1] if s2 is None else s2, float)
     intervals = cable.block * np.rint(np.sort(np.atleast_1d(s2))[::-1] / cable.block)
     regular = cable.regular(s1, n_s1)
-    di, cv, apd, blocked = cable.premature(regular, intervals)
-    return CableRestitution(intervals, di, cv, apd, blocked, cable.cv_regular)
+    di, cv, apd, blocked, local = cable.premature(regular, intervals)
+    return CableRestitution(intervals, di, cv, apd, blocked, cable.cv_regular, *local)
 
 
 def dynamic_cv_restitution(
@@ -223,7 +233,10 @@ def dynamic_cv_restitution(
         _, after = cable.rest(state, bcl)
         rows[k] = cable.measure(latest, before, after, bcl)
     di, cv, apd = rows.T
-    return CableRestitution(intervals, di, cv, apd, np.isnan(cv), cable.cv_regular)
+    nowhere = np.zeros((len(intervals), 0))
+    return CableRestitution(
+        intervals, di, cv, apd, np.isnan(cv), cable.cv_regular, nowhere, nowhere
+    )
 
 
 def cable_refractory_period(
@@ -280,7 +293,7 @@ def cable_refractory_period(
     low, high = (round(x / cable.block) for x in (_SHORTEST_S2, bcl))
     while True:
         tried = np.rint(np.linspace(high, low, _AT_ONCE)).astype(int)
-        _, cv, apd, blocked = cable.premature(regular, tried * cable.block)
+        _, cv, apd, blocked, _ = cable.premature(regular, tried * cable.block)
         if blocked[0]:
             return CableRefractoryPeriod(math.nan, resolution, math.nan, math.nan)
         k = int(np.append(blocked[:-1], True).argmax())  # the first that fails, from the longest
@@ -374,7 +387,10 @@ class _Cable:
         return state, jax.tree.map(np.asarray, window)
 
     def premature(self, regular: _Regular, intervals):
-        """DI, CV, APD, block of an S2 at each interval after the next S1, descending."""
+        """DI, CV, APD, block of an S2 at each interval after the next S1, descending.
+
+        And interval and velocity from place to place.
+        """
         if intervals.min() < _SHORTEST_S2:
             raise ModelError(
                 f"S2 comes {intervals.min():g} ms after S1, expected at least {_SHORTEST_S2:g} ms."
@@ -399,7 +415,15 @@ class _Cable:
         blocked = np.isnan(cv)
         di, apd = intervals + middle - repolarised, found.down - middle
         di, cv, apd = (np.where(blocked, np.nan, x) for x in (di, cv, apd))
-        return di, cv, apd, blocked
+        reach, places = _REACH, np.arange(_TO - PLACES, _TO)
+        first = np.asarray(seen.lat)
+        own = intervals[:, None] + found.lat[:, places] - first[places]
+        local_di = own - (repolarised - first[_MIDDLE])
+        travel = found.lat[:, places + reach] - found.lat[:, places - reach]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            local_cv = np.where(travel > 0, 2 * reach * self.edge / travel, np.nan)
+        local = (np.where(blocked[:, None], np.nan, x) for x in (local_di, local_cv))
+        return di, cv, apd, blocked, tuple(local)
 
     def measure(self, before: _Window, last: _Window, after: _Window, bcl):
         """DI, CV, APD of a beat, from the windows of it and of its neighbours."""
