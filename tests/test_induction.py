@@ -11,6 +11,7 @@ from twinheart.anatomy import Heart
 from twinheart.errors import InputError, OutputError
 from twinheart.mesh.generate import slab
 from twinheart.planning import (
+    PROTOCOLS,
     PacingSite,
     Protocol,
     Stage,
@@ -155,7 +156,7 @@ def test_a_core_with_too_short_a_way_around_it_carries_no_re_entry():
     assert found.lasted < refractory + 4 * (side + 2 * rim) / 0.3
 
 
-@pytest.mark.parametrize("name", ["varp-arevalo2016", "cardiomat2025", "burst", "peerp"])
+@pytest.mark.parametrize("name", list(PROTOCOLS))
 def test_uniform_tissue_is_never_induced(name):
     problem = build_eikonal(Heart(slab((16.0, 16.0, 1.0), 1.0)), Velocities(0.6, 0.3))
     for site in place_sites(problem, [[0.0, 0.0, 0.0], [8.0, 8.0, 0.0]]):

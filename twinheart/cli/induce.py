@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from twinheart.planning.substrate import Substrate
 
 METHOD = (
-    "re-excitable eikonal equation with restitution of velocity and duration from a cable, coupled "
-    "where regions meet, without curvature of fronts: what is induced is a candidate, to be "
-    "confirmed by a monodomain simulation"
+    "re-excitable eikonal equation with restitution of velocity and duration by monodomain in one "
+    "dimension, coupled where regions meet, without curvature of fronts: what is induced is a "
+    "candidate, to be confirmed by a monodomain simulation"
 )
 
 
@@ -30,7 +30,7 @@ def induce(
     twin: Annotated[Path | None, shared.TWIN] = None,
     case: Annotated[Path | None, shared.CASE] = None,
     preset: Annotated[
-        str, typer.Option(help="varp-arevalo2016, cardiomat2025, burst or peerp.")
+        str, typer.Option(help="varp-arevalo2016, cardiomat2025, decremental, burst or peerp.")
     ] = "cardiomat2025",
     sites: Annotated[str, shared.SITES] = "aha17",
     cell: Annotated[str | None, shared.CELL] = None,

@@ -265,6 +265,22 @@ _CARDIOMAT = Protocol(
         _JUDGED,
     ),
 )
+_DECREMENTAL = Protocol(
+    "decremental",
+    6,
+    600.0,
+    (Stage(400.0, 10.0, 150.0),) * 3,
+    sources=(
+        Statement(
+            "6 S1 at 600 ms, S2, S3 and S4 as early as they are captured, by 10 ms: as "
+            "varp-arevalo2016, but from 400 ms, where cells that are refractory for more than 300 "
+            "ms still respond; from and to where is this project's own choice",
+            False,
+        ),
+        Statement("1 s of observation, two activations of one place: as cardiomat2025", False),
+        _JUDGED,
+    ),
+)
 _BURST = Protocol(
     "burst",
     2,
@@ -296,7 +312,9 @@ _PEERP = Protocol(
     ),
 )
 
-PROTOCOLS = {protocol.name: protocol for protocol in (_VARP, _CARDIOMAT, _BURST, _PEERP)}
+PROTOCOLS = {
+    protocol.name: protocol for protocol in (_VARP, _CARDIOMAT, _DECREMENTAL, _BURST, _PEERP)
+}
 
 
 def named_protocol(name: str) -> Protocol:
