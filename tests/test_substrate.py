@@ -126,8 +126,11 @@ def test_regions_of_a_calibrated_twin_stay(monkeypatch):
     cell = get_model(MS)
     twin = Twin(heart, cell, tissues)
     n = heart.mesh.n_nodes
-    found = twin_substrate(StoredTwin(twin, (), np.zeros(n), np.full(n, 270.0), {}))
+    fit = {"correlation": {"qrs": {"V1": 0.3, "V2": 0.9}, "t_wave": {"I": -0.2, "II": np.nan}}}
+    found = twin_substrate(StoredTwin(twin, (), np.zeros(n), np.full(n, 270.0), fit))
     assert found.calibrated
+    told = "the twin does not reproduce leads I (T wave -0.20), V1 (QRS 0.30): what follows"
+    assert found.notes[0].startswith(told)
     assert (found.heart.regions // 1000 == scar).all()
     for tag, cv in speeds.items():
         (own,) = np.unique(found.heart.regions[regions == tag])

@@ -1,6 +1,6 @@
 """A simulated ECG beside a measured one: the same beat on the same time axis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,10 @@ from jaxtyping import Float
 from twinheart.ecg.features import EcgFeatures
 from twinheart.ecg.leads import Ecg
 from twinheart.errors import InputError
+
+PARTS = {"qrs": "QRS", "t_wave": "T wave"}  # of a beat
+POOR_FIT = 0.5  # a lead whose correlation is less has another shape
+_MOST_POOR = 4  # leads that are named
 
 
 class Comparison(NamedTuple):
@@ -118,3 +122,34 @@ def lead_correlations(
         shaped = use.sum() >= 3 and np.ptp(a[use]) > 0 and np.ptp(b[use]) > 0
         found[name] = float(np.corrcoef(a[use], b[use])[0, 1]) if shaped else float("nan")
     return found
+
+
+def poor_leads(fit: Mapping[str, Mapping[str, float]]) -> str:
+    """Leads of another shape than what was measured, in words, the worst first.
+
+    Parameters
+    ----------
+    fit : mapping
+        Correlation of every lead by part of the beat (`PARTS`), see `lead_correlations`.
+
+    Returns
+    -------
+    str
+        Those whose correlation is below `POOR_FIT`; empty where there are none.
+
+    Examples
+    --------
+    >>> from twinheart.ecg.compare import poor_leads
+    >>> poor_leads({"qrs": {"I": 0.9, "V1": 0.31}, "t_wave": {"I": -0.2, "V1": 0.8}})
+    'leads I (T wave -0.20), V1 (QRS 0.31)'
+    """
+    poor = sorted(
+        (r, f"{lead} ({PARTS[part]} {r:.2f})")
+        for part, leads in fit.items()
+        for lead, r in leads.items()
+        if r < POOR_FIT
+    )
+    named = [text for _, text in poor[:_MOST_POOR]]
+    if len(poor) > len(named):
+        named.append(f"{len(poor) - len(named)} more")
+    return f"{'lead' if len(poor) == 1 else 'leads'} {', '.join(named)}" if named else ""

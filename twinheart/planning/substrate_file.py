@@ -6,6 +6,7 @@ from pathlib import Path
 from twinheart.anatomy import Heart, read_heart
 from twinheart.calibration.twin_file import StoredTwin, is_twin_file, load_twin
 from twinheart.cell import AbstractCellModel
+from twinheart.ecg.compare import poor_leads
 from twinheart.planning.ablation.lesions import LESION_FIELD, LESION_TAG, stored_ablation
 from twinheart.planning.substrate import (
     CELL,
@@ -42,6 +43,9 @@ def twin_substrate(
         apd90=stored.apd90, calibrated=True,
     )  # fmt: skip
     notes = ["velocities and durations fitted to an ECG", *found.notes]
+    poor = poor_leads(stored.facts.get("correlation", {}))
+    if poor:
+        notes.insert(0, f"the twin does not reproduce {poor}: what follows rests on a poor fit")
     if twin.purkinje is not None:
         notes.append("the Purkinje tree of the twin is left out: circuits run in the muscle")
     return replace(found, notes=tuple(notes))

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from twinheart.anatomy import Heart
 from twinheart.ecg import Ecg
+from twinheart.ecg.compare import PARTS, POOR_FIT
 from twinheart.planning.places import describe_places
 from twinheart.report.ecg_paper import paper_gain, write_ecg_paper
 from twinheart.report.html import data_uri, write_page
@@ -21,8 +22,6 @@ from twinheart.report.planning_maps import write_circuits, write_intervals, writ
 from twinheart.report.planning_words import (
     LIMITS,
     METHODS,
-    PARTS,
-    POOR_FIT,
     Fit,
     best_strategy,
     fit_figures,

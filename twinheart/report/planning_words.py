@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from twinheart.ecg.compare import PARTS, poor_leads
+
 if TYPE_CHECKING:
     from twinheart.report.planning import PlanningFindings
 
@@ -19,8 +21,8 @@ METHODS = (
     "the cycle told is that one. The idea is that of Campos et al. "
     "2022 (doi:10.48550/arXiv.2108.13194).",
     "Programmed stimulation runs on the same heart by a re-excitable eikonal equation with "
-    "restitution measured on a cable of the cell model. Induced is what still activates tissue "
-    "for the time that the protocol observes.",
+    "restitution of the cells, measured by monodomain in one dimension. Induced is what still "
+    "activates tissue for the time that the protocol observes.",
     "The ECG of a tachycardia is that of template action potentials which start when the waves "
     "arrive and last as long as restitution says, seen by the electrodes. Its shape is surer than "
     "its amplitude.",
@@ -41,9 +43,6 @@ LIMITS = (
     "Catheter lesions are taken as complete; conduction through gaps, and recovery, are not in the "
     "model.",
 )
-POOR_FIT = 0.5  # a lead whose correlation is less has another shape
-_MOST_POOR = 4  # leads that a warning names
-PARTS = {"qrs": "QRS", "t_wave": "T wave"}
 _CALIBRATED = "Velocities and durations are calibrated to the ECG of this heart"
 _POPULATION = (
     "Population values: nothing was calibrated to this patient, so velocities, durations and all "
@@ -168,22 +167,13 @@ def summary_lines(found: "PlanningFindings", circuits: Sequence[Record]) -> list
 
 
 def _poor_fit(fit: Fit) -> list[str]:
-    """A warning where leads are not reproduced, the worst first; no line where all are."""
-    poor = [
-        (r, f"{lead} ({PARTS[part]} {number(r, 2)})")
-        for part, leads in fit.items()
-        for lead, r in leads.items()
-        if r < POOR_FIT
-    ]
+    """A warning where leads are not reproduced; no line where all are."""
+    poor = poor_leads(fit)
     if not poor:
         return []
-    named = [text for _, text in sorted(poor)[:_MOST_POOR]]
-    if len(poor) > len(named):
-        named.append(f"{len(poor) - len(named)} more")
-    noun = "lead" if len(poor) == 1 else "leads"
     return [
-        f"The twin does not reproduce {noun} {', '.join(named)}: what follows rests on a poor fit. "
-        f"In brackets the correlation with what was measured, 1 for the same shape."
+        f"The twin does not reproduce {poor}: what follows rests on a poor fit. In brackets the "
+        f"correlation with what was measured, 1 for the same shape."
     ]
 
 
