@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import twinheart as th
-from twinheart.tissue import Built, Explicit, Monodomain, Run, run
+from twinheart.tissue import Built, Explicit, Monodomain, Run, run, solve
 from twinheart.tissue.discrete import assemble
 from twinheart.tissue.ensemble import Ensemble
+from twinheart.tissue.sharded import Sharded
 from twinheart.tissue.stimulus import stimulus_nodes
 
 MESH = th.mesh.generate.slab((9.0, 3.0, 2.0), 0.5)
@@ -85,6 +86,25 @@ def in_double(leaf):
     return leaf.astype(np.float64) if eqx.is_inexact_array(leaf) else leaf
 
 
+def derivatives(built: Built, devices: int | None) -> np.ndarray:
+    """Of the mean activation and of an electrode, by diffusivities and by a parameter of cells."""
+    problem, blocks = built.problem, 50
+    spread = None if devices is None else Sharded(problem, devices)
+
+    def moved(by):
+        tissue = built.assembly.tissue(built.diffusivity * by[:3], dtype=np.float64)
+        tau = problem.models[0].tau_in * by[3]
+        return eqx.tree_at(lambda p: (p.tissue, p.models[0].tau_in), problem, (tissue, tau))
+
+    def loss(by):
+        at = moved(by)
+        state, samples = solve(at, blocks) if spread is None else spread.solve(at, blocks)
+        return jnp.nanmean(state.lat) + samples.potentials[:, 0].sum() / 1e3
+
+    value, slope = jax.jit(jax.value_and_grad(loss))(jnp.ones(4))
+    return np.array([value, *slope])
+
+
 def several_devices(file: str) -> None:
     """Double and single precision, on one device and on several."""
     built = two_models()
@@ -106,6 +126,8 @@ def several_devices(file: str) -> None:
     found["double"] = run(built, T_END, points=MESH.points)
     found["double8"] = run(built, T_END, points=MESH.points, devices=8)
     arrays = {f"{name}/{key}": x for name, r in found.items() for key, x in kept(r).items()}
+    for n in (None, 4):
+        arrays[f"derivatives{n or 1}"] = derivatives(built, n)
     np.savez(file, **arrays)
 
 

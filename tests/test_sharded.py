@@ -116,6 +116,13 @@ def test_in_double_precision_they_agree_to_its_rounding(runs):
     same(runs, "double", "double8", 1e-9, 1e-7)
 
 
+def test_derivatives_over_four_devices_are_those_of_one(runs):
+    """Of 25 ms by three diffusivities and a parameter of the cells, in double precision."""
+    one, four = runs["derivatives1"], runs["derivatives4"]
+    assert (np.abs(one[1:]) > 1e-4 * np.abs(one).max()).all()
+    np.testing.assert_allclose(four, one, rtol=1e-9)
+
+
 def test_a_checkpoint_of_eight_devices_goes_on_with_two(runs):
     same(runs, "single", "resumed", ROUNDING_LAT, 0.05)
 

@@ -266,6 +266,7 @@ def solve(
     unroll: int = 1,
     groups: tuple[int, ...] | None = None,
     step: Step = one_step,
+    start: State | None = None,
 ) -> tuple[State, Samples]:
     r"""The whole beat as one differentiable function of `problem`.
 
@@ -276,7 +277,7 @@ def solve(
     Parameters
     ----------
     problem : Monodomain
-        What to solve, from its initial state.
+        What to solve.
     blocks : int
         Number of blocks (static).
     unroll : int
@@ -288,6 +289,8 @@ def solve(
         level, as above.
     step : callable
         See `advance`; forward mode needs the default.
+    start : State, optional
+        By default the initial state of the problem.
 
     Returns
     -------
@@ -312,7 +315,7 @@ def solve(
 
     for count in reversed(groups):
         run_blocks = _repeated(jax.checkpoint(run_blocks), count)
-    state, samples = run_blocks(initial_state(problem))
+    state, samples = run_blocks(initial_state(problem) if start is None else start)
     return state, jax.tree.map(lambda x: x.reshape(blocks, *x.shape[len(groups) + 1 :]), samples)
 
 

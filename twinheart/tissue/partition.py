@@ -12,13 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from twinheart.errors import InputError
 from twinheart.tissue.discrete import Tissue, padded_length
 from twinheart.tissue.halo import Halo
-from twinheart.types import Array
 
 AXIS = "part"  # of devices
 
@@ -60,12 +60,15 @@ class Partition(eqx.Module):
         """Places of a part."""
         return sum(self.model_sizes)
 
-    def to_parts(self, values: np.ndarray, filling: Any = None) -> np.ndarray:
+    def to_parts(self, values: Any, filling: Any = None) -> Any:
         """Rearrange (..., node) values to places; the filling repeats a node or has this value."""
         values = values[..., self.source]
-        return values if filling is None else np.where(self.own, values, filling)
+        if filling is None:
+            return values
+        where = np.where if isinstance(values, np.ndarray) else jnp.where
+        return where(self.own, values, filling)
 
-    def to_nodes(self, values: np.ndarray) -> np.ndarray:
+    def to_nodes(self, values: Any) -> Any:
         """Rearrange (..., place) values to the nodes of the computation."""
         return values[..., self.place]
 
@@ -201,7 +204,7 @@ def _exchange(columns, part, place, size: int, parts: int):
 
 
 def part_of_tissue(tissue: Tissue, cut: Partition) -> Tissue:
-    """The tissue laid out part after part, each with its halo; still on the host.
+    """The tissue laid out part after part, each with its halo; on the host, if it is there.
 
     Parameters
     ----------
@@ -215,15 +218,11 @@ def part_of_tissue(tissue: Tissue, cut: Partition) -> Tissue:
     Tissue
         Arrays over all places; without the order of the mesh.
     """
-
-    def weights(values: Float[Array, "slot node"]) -> np.ndarray:
-        return cut.to_parts(np.asarray(values), 0)
-
     return Tissue(
         columns=cut.columns,
-        diffusion=weights(tissue.diffusion),
-        spread=weights(tissue.spread),
-        lumped=cut.to_parts(np.asarray(tissue.lumped), 1),
+        diffusion=cut.to_parts(tissue.diffusion, 0),
+        spread=cut.to_parts(tissue.spread, 0),
+        lumped=cut.to_parts(tissue.lumped, 1),
         order=tissue.order[cut.source],
         place=np.zeros(0, np.int32),
         halo=cut.halo,

@@ -15,7 +15,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from twinheart.errors import InputError
-from twinheart.tissue.monodomain import Monodomain, Samples, State, advance
+from twinheart.tissue.monodomain import (
+    Monodomain,
+    Samples,
+    State,
+    advance,
+    initial_state,
+    solve,
+)
 from twinheart.tissue.partition import AXIS, Partition, part_of_tissue, partition
 from twinheart.tissue.scheme import Explicit, Uncoupled
 from twinheart.types import Array
@@ -69,7 +76,8 @@ class Sharded:
         self.partition = partition(problem.tissue, problem.model_sizes, devices)
         self._models = self.partition.of_models()
         self.mesh = Mesh(np.array(found[:devices]), (AXIS,))
-        parts, held = _parts_of(problem, self.partition)
+        host = jax.tree.map(lambda x: np.asarray(x) if eqx.is_array(x) else x, problem)
+        parts, held = _parts_of(host, self.partition)
         arrays, self._fixed = eqx.partition(parts, eqx.is_array)
         self._specs = _specs(parts, devices)
         self._arrays = jax.tree.map(self._place, arrays, self._specs)
@@ -83,31 +91,34 @@ class Sharded:
 
     def scatter(self, state: State) -> State:
         """A state of the whole problem, as from `initial_state`, over the devices."""
-        cells = tuple(
-            tuple(np.asarray(x)[nodes] for x in cell)
-            for cell, (nodes, _) in zip(state.cells, self._models, strict=True)
-        )
-        laid = {
-            name: x if np.ndim(x) == 0 else self.partition.to_parts(np.asarray(x))
-            for name, x in state._asdict().items()
-            if name != "cells"
-        }
-        return jax.tree.map(
-            lambda x: self._place(x, _CUT if np.ndim(x) else _WHOLE), State(**laid, cells=cells)
-        )
+        laid = self._laid(jax.tree.map(np.asarray, state))
+        return jax.tree.map(lambda x: self._place(x, _CUT if np.ndim(x) else _WHOLE), laid)
 
     def gather(self, state: State) -> State:
         """A scattered state as of the whole problem, on the host."""
+        return self._whole(jax.tree.map(_fetched, state))
+
+    def _laid(self, state: State) -> State:
+        """A state of the whole problem at all places."""
         cells = tuple(
-            tuple(_fetched(x)[places] for x in cell)
+            tuple(x[nodes] for x in cell)
+            for cell, (nodes, _) in zip(state.cells, self._models, strict=True)
+        )
+        cut = state._replace(cells=())
+        return jax.tree.map(lambda x: self.partition.to_parts(x) if x.ndim else x, cut)._replace(
+            cells=cells
+        )
+
+    def _whole(self, state: State) -> State:
+        """What lies at all places as a state of the whole problem."""
+        cells = tuple(
+            tuple(x[places] for x in cell)
             for cell, (_, places) in zip(state.cells, self._models, strict=True)
         )
-        whole = {
-            name: self.gather_field(x) if x.ndim else _fetched(x)
-            for name, x in state._asdict().items()
-            if name != "cells"
-        }
-        return State(**whole, cells=cells)
+        cut = state._replace(cells=())
+        return jax.tree.map(lambda x: self.partition.to_nodes(x) if x.ndim else x, cut)._replace(
+            cells=cells
+        )
 
     def gather_field(self, values: Array) -> np.ndarray:
         """One variable of a scattered state at the nodes of the computation, on the host."""
@@ -137,20 +148,8 @@ class Sharded:
         callable
             From a scattered state to the next one and the samples, the latter on the host.
         """
-        states = jax.tree.map(lambda x: _CUT if x.ndim else _WHOLE, state)
-        by_part: Any = PartitionSpec(None, AXIS)
-        whole: Any = _WHOLE
-        samples = Samples(whole, whole, whole, by_part, by_part)
-
-        def on_each(arrays, held, state):
-            problem = eqx.combine(arrays, self._fixed)
-            return _advance_part(problem, held, state, blocks, unroll)
-
-        spread = jax.shard_map(
-            on_each,
-            mesh=self.mesh,
-            in_specs=(self._specs, _CUT, states),
-            out_specs=(states, samples),
+        spread = self._spread(
+            lambda problem, state: advance(problem, state, blocks, unroll=unroll), state
         )
         lowered = jax.jit(spread).lower(self._arrays, self._held, state)
         step = lowered.compile(compiler_options=options)
@@ -161,14 +160,77 @@ class Sharded:
 
         return advance_all
 
+    def solve(
+        self,
+        problem: Monodomain,
+        blocks: int,
+        *,
+        unroll: int = 1,
+        groups: tuple[int, ...] | None = None,
+    ) -> tuple[State, Samples]:
+        """The whole beat over the devices, as one differentiable function of `problem`.
+
+        What reverse mode keeps of each step is cut as the heart is. To be called inside `jax.jit`.
+
+        Parameters
+        ----------
+        problem : Monodomain
+            The one that was laid out, with other numbers: parameters, conductivities, stimuli.
+        blocks, unroll, groups
+            As of `twinheart.tissue.solve`.
+
+        Returns
+        -------
+        state, samples
+            Of the whole problem, as from `twinheart.tissue.solve`.
+
+        Examples
+        --------
+        See `twinheart.tissue.solve`; ``spread.solve(problem, blocks)`` in its place.
+        """
+        parts, held = _parts_of(problem, self.partition)
+        start = self._laid(initial_state(problem))
+        arrays, _ = eqx.partition(parts, eqx.is_array)
+        spread = self._spread(
+            lambda part, state: solve(part, blocks, unroll=unroll, groups=groups, start=state),
+            start,
+        )
+        state, samples = spread(arrays, held, start)
+        return self._whole(state), self._joined(samples)
+
+    def _spread(
+        self, run: Callable[[Monodomain, State], tuple[State, Samples]], state: State
+    ) -> Callable[..., tuple[State, Samples]]:
+        """What each device does, of the parts of a problem: its run, then sums over the heart."""
+        states = jax.tree.map(lambda x: _CUT if x.ndim else _WHOLE, state)
+        by_part: Any = PartitionSpec(None, AXIS)
+        whole: Any = _WHOLE
+        specs = Samples(whole, whole, whole, by_part, by_part)
+
+        def on_each(arrays, held, state):
+            state, samples = run(eqx.combine(arrays, self._fixed), state)
+            return state, samples._replace(
+                potentials=jax.lax.psum(samples.potentials, AXIS),
+                probes=jax.lax.psum(jnp.where(held, samples.probes, 0), AXIS),
+                largest=samples.largest[:, None],
+                largest_node=samples.largest_node[:, None],
+            )
+
+        return jax.shard_map(
+            on_each,
+            mesh=self.mesh,
+            in_specs=(self._specs, _CUT, states),
+            out_specs=(states, specs),
+        )
+
     def _joined(self, samples: Samples) -> Samples:
         """Samples with the largest potential of all parts."""
         part = samples.largest.argmax(axis=1)  # NaN never: it is counted as infinite
         rows = np.arange(len(part))
         place = self.partition.size * part + samples.largest_node[rows, part]
-        return samples._replace(
-            largest=samples.largest[rows, part], largest_node=self.partition.source[place]
-        )
+        source = self.partition.source
+        source = source if isinstance(place, np.ndarray) else jnp.asarray(source)
+        return samples._replace(largest=samples.largest[rows, part], largest_node=source[place])
 
 
 def _refuse(problem: Monodomain) -> None:
@@ -183,31 +245,31 @@ def _refuse(problem: Monodomain) -> None:
         )
 
 
-def _parts_of(problem: Monodomain, cut: Partition) -> tuple[Monodomain, np.ndarray]:
-    """The problem over all places, on the host, and which part holds each probe."""
+def _parts_of(problem: Monodomain, cut: Partition) -> tuple[Monodomain, Any]:
+    """The problem over all places and which part holds each probe; on the host, if it is there."""
     models = []
     for model, n, (nodes, _) in zip(
         problem.models, problem.model_sizes, cut.of_models(), strict=True
     ):
 
         def lay(leaf, nodes=nodes, n=n):
-            per_node = eqx.is_array(leaf) and leaf.shape == (n,)
-            return np.asarray(leaf)[nodes] if per_node else leaf
+            return leaf[nodes] if eqx.is_array(leaf) and leaf.shape == (n,) else leaf
 
         models.append(jax.tree.map(lay, model))
-    places = cut.place[np.asarray(problem.probes)]
+    array = np if isinstance(problem.probes, np.ndarray) else jnp
+    places = array.asarray(cut.place)[problem.probes]
     held = places // cut.size == np.arange(cut.parts)[:, None]
     parts = Monodomain(
         tissue=part_of_tissue(problem.tissue, cut),
         models=tuple(models),
         model_sizes=cut.model_sizes,
         stimuli=tuple(eqx.tree_at(lambda s: s.where, stimulus, "") for stimulus in problem.stimuli),
-        stimulus_masks=tuple(cut.to_parts(np.asarray(m), 0) for m in problem.stimulus_masks),
+        stimulus_masks=tuple(cut.to_parts(mask, 0) for mask in problem.stimulus_masks),
         scheme=problem.scheme,
         dt=problem.dt,
         threshold=problem.threshold,
-        lead_field=cut.to_parts(np.asarray(problem.lead_field), 0),
-        probes=np.where(held, places % cut.size, 0).astype(np.int32).ravel(),
+        lead_field=cut.to_parts(problem.lead_field, 0),
+        probes=array.where(held, places % cut.size, 0).astype(np.int32).ravel(),
         block=problem.block,
     )
     return parts, held.ravel()
@@ -225,17 +287,6 @@ def _specs(parts: Monodomain, n_parts: int) -> Any:
     specs = jax.tree.map(spec, eqx.filter(parts, eqx.is_array))
     cut = jax.tree.map(lambda _: _CUT, (parts.tissue.halo, parts.probes))
     return eqx.tree_at(lambda p: (p.tissue.halo, p.probes), specs, cut)
-
-
-def _advance_part(problem: Monodomain, held, state: State, blocks: int, unroll: int):
-    """What one device does: its part of the loop, then the sums over the heart."""
-    state, samples = advance(problem, state, blocks, unroll=unroll)
-    return state, samples._replace(
-        potentials=jax.lax.psum(samples.potentials, AXIS),
-        probes=jax.lax.psum(jnp.where(held, samples.probes, 0), AXIS),
-        largest=samples.largest[:, None],
-        largest_node=samples.largest_node[:, None],
-    )
 
 
 def _fetched(values: Any) -> np.ndarray:
