@@ -47,7 +47,7 @@ def test_what_is_unverified_is_printed():
         (lambda: Protocol("p", 1, 600.0, (), observe=0.0), "observation"),
         (lambda: Protocol("p", 1, 600.0, (Stage(300.0),), observe=300.0), "longest interval"),
         (lambda: Protocol("p", 1, 600.0, (), activations=0), "activations"),
-        (lambda: named_protocol("varp"), "varp-arevalo2016, cardiomat2025, burst"),
+        (lambda: named_protocol("varp"), "varp-arevalo2016, cardiomat2025, decremental, burst"),
     ],
 )
 def test_bad_protocols_are_refused(make, message):
