@@ -11,7 +11,7 @@ equation.
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -25,7 +25,6 @@ from twinheart.mesh.generate import slab
 from twinheart.planning.induction.monodomain_trains import Stimulator, prepare_pacing, train_of
 from twinheart.planning.pacing_sites import PacingSite
 from twinheart.tissue import (
-    NonConducting,
     Sites,
     Velocities,
     WaveTable,
@@ -38,9 +37,10 @@ from twinheart.tissue.conductivity import NIEDERER_2011, Conduction
 from twinheart.tissue.coupled_waves import ELECTROTONIC_TIME
 from twinheart.tissue.measured_wave import measured_wave
 
-EARLY, LATE, NOTHING = 0, 1, 2  # tags of a strand
+EARLY, LATE = 0, 1  # tags of a strand
 DEPTH = 5.0  # mm into the strand, from where waves are its own
 _LEAD, _LENGTH, _EDGE, _RADIUS = 12.0, 15.0, 0.25, 2.0  # mm
+_END_OF_LEAD = (0.0, 0.0, 0.0)  # where stimuli are given
 _TIMES = np.arange(1.0, 25.0)  # ms
 _SLOWEST = (0.2, 0.25, 0.3)  # of the velocity
 _WAITS = (2.0, 4.0)  # ms
@@ -54,7 +54,7 @@ _SAME = 3.0  # ms: activations nearer than this are one
 
 
 class Strand:
-    """A strand of late tissue behind a sheet or a cable of early tissue.
+    """A cable of early tissue that goes on as a strand of late tissue.
 
     Parameters
     ----------
@@ -62,21 +62,15 @@ class Strand:
         Of the tags `EARLY` and `LATE`.
     cycle : float
         Of S1 [ms].
-    lead, length : float
-        Of early tissue, and of the strand [mm].
     edge : float
         Of the elements [mm].
     dt : float
         Time step [ms].
-    radius : float
-        Of what a stimulus at the far end of the early tissue excites [mm].
-    width, sheet : float, optional
-        Of the strand and of the early tissue [mm]; by default a cable, one element wide.
 
     Attributes
     ----------
     x : (place,) array
-        Way into the strand along its middle [mm]; negative in early tissue.
+        Way into the strand [mm]; negative in early tissue.
     """
 
     def __init__(
@@ -85,28 +79,16 @@ class Strand:
         conduction: Mapping[int, Conduction],
         cycle: float,
         *,
-        lead: float = _LEAD,
-        length: float = _LENGTH,
         edge: float = _EDGE,
         dt: float = 0.02,
-        radius: float = _RADIUS,
-        width: float | None = None,
-        sheet: float | None = None,
     ):
-        sheet = edge if sheet is None else sheet
-        mesh = slab((lead + length, sheet, edge), edge)
-        along, across, _ = mesh.points[mesh.tets].mean(axis=1).T
-        inside = True if width is None else np.abs(across - sheet / 2) < width / 2
-        tags = np.where(along < lead, EARLY, np.where(inside, LATE, NOTHING)).astype(np.int32)
-        used = sorted({int(tag) for tag in tags})
-        self.heart, self.cycle, self.dt, self.radius = Heart(mesh, regions=tags), cycle, dt, radius
-        self._cells = {tag: cells[tag if tag in cells else EARLY] for tag in used}
-        self._conduction = {tag: conduction.get(tag, NonConducting()) for tag in used}
-        middle = mesh.points[np.abs(mesh.points[:, 1] - sheet / 2).argmin(), 1]
-        line = np.flatnonzero((mesh.points[:, 1] == middle) & (mesh.points[:, 2] == 0))
+        mesh = slab((_LEAD + _LENGTH, edge, edge), edge)
+        tags = np.where(mesh.points[mesh.tets].mean(axis=1)[:, 0] < _LEAD, EARLY, LATE)
+        self.heart, self.cycle, self.dt = Heart(mesh, regions=tags.astype(np.int32)), cycle, dt
+        self._cells, self._conduction = dict(cells), dict(conduction)
+        line = np.flatnonzero((mesh.points[:, 1] == 0) & (mesh.points[:, 2] == 0))
         self._line = line[np.argsort(mesh.points[line, 0])]
-        self._place = (0.0, float(middle), 0.0)
-        self.x = mesh.points[self._line, 0] - lead
+        self.x = mesh.points[self._line, 0] - _LEAD
 
     def monodomain(
         self, early: Sequence[float]
@@ -121,7 +103,7 @@ class Strand:
         tissue = prepare_pacing(
             self.heart, self._cells, self._conduction, cycle=self.cycle, dt=self.dt
         )
-        stimulator = Stimulator(tissue, PacingSite("end", self._place, self._place), self.radius)
+        stimulator = Stimulator(tissue, PacingSite("end", _END_OF_LEAD, _END_OF_LEAD), _RADIUS)
         n_nodes, times = self.heart.mesh.n_nodes, [self.cycle + k for k in early]
         before = stimulator.run(stimulator.start(), self.cycle).end
         ahead = stimulator.run(before, times[0], keep=times)
@@ -150,20 +132,12 @@ class Strand:
         time : float
             Electrotonic time [ms].
         """
-        problem = build_eikonal(
-            self.heart,
-            {
-                tag: Velocities(velocities[tag], velocities[tag])
-                if tag in velocities
-                else NonConducting()
-                for tag in self._conduction
-            },
-        )
-        own = {tag: tables.get(tag, tables[EARLY]) for tag in self._conduction}
-        coupled = coupled_tables(problem, own, time)
+        tissue: dict[int, Any] = {tag: Velocities(cv, cv) for tag, cv in velocities.items()}
+        problem = build_eikonal(self.heart, tissue)
+        coupled = coupled_tables(problem, tables, time)
         for k in early:
             pulses = [
-                Sites([self._place], at, self.radius) for at in (0.0, self.cycle, self.cycle + k)
+                Sites([_END_OF_LEAD], at, _RADIUS) for at in (0.0, self.cycle, self.cycle + k)
             ]
             t_end = self.cycle + k + _AFTER
             lat = eikonal_train(problem, pulses, coupled, t_end=t_end).lat[self._line]
