@@ -66,7 +66,8 @@ def _slab_substrate(made: ScarredSlab, measured: Measured) -> Substrate:
         {tag[kind]: tissue.get(tag[kind], NonConducting()) for kind in tag},
         tables={tag[kind]: measured.tables[kind] for kind in tag},
         coupling=measured.coupling,
-    ).changed(duration_coupling=measured.durations)
+        duration_coupling=measured.durations,
+    )
 
 
 def _scarred_heart(number: int, edge: float) -> tuple[Operation, dict[str, Any]]:

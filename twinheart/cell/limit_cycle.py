@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
 from twinheart.cell.model import AbstractCellModel, Parameter, State, as_parameter
-from twinheart.cell.paced_cache import cache_folder, content_hash, load_result, save_result
+from twinheart.cell.paced_cache import cache_folder, content_hash, kept
 from twinheart.cell.pacing import initial_values, steps_in
 from twinheart.cell.response import (
     Levels,
@@ -300,12 +300,7 @@ def limit_cycle(
     if cache:
         folder = cache_folder() if cache is True else Path(cache)
         path = folder / f"{model.name}-{content_hash(model, vm, state, **settings)}.npz"
-    found = None if path is None else load_result(path, _template(vm, state))
-    if found is None:
-        search = _Search(model, vm, state, **settings)
-        found = search.result()
-        if path is not None:
-            save_result(path, found)
+    found = kept(path, _template(vm, state), lambda: _Search(model, vm, state, **settings).result())
     states = tuple(found[f"state{k}"] for k in range(len(state)))
     rest = {name: x for name, x in found.items() if not name.startswith("state") and name != "vm"}
     return LimitCycle(Paced(model, found["vm"], states), float(bcl), **rest)

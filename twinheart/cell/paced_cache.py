@@ -6,7 +6,7 @@ import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import equinox as eqx
@@ -84,38 +84,68 @@ def content_hash(model: AbstractCellModel, vm, state, **settings) -> str:
     return found.hexdigest()
 
 
-def load_result(path: Path, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    """Arrays of a file, None unless it has every expected one with that shape and type.
+def kept(
+    path: Path | None,
+    like: Mapping[str, np.ndarray],
+    measure: Callable[[], Mapping[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """What was measured once: read from a file, else measured and written to it.
 
     Parameters
     ----------
-    path : Path
-        The file; any content.
-    expected : mapping of str to array
-        Arrays like the wanted ones.
+    path : Path or None
+        The file; any content. None keeps nothing.
+    like : mapping of str to array
+        Arrays of the names, shapes and types that the file must have; else it is made anew.
+    measure : callable
+        Makes these arrays. What it raises is raised, and nothing is kept.
 
     Returns
     -------
-    dict of str to array, or None
-        None where there is no file or it is damaged.
+    dict of str to array
+        The arrays.
+
+    Warns
+    -----
+    UserWarning
+        Where the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np, pathlib, tempfile
+    >>> from twinheart.cell.paced_cache import kept
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "number.npz"
+    >>> blank = {"x": np.zeros(())}
+    >>> [float(kept(path, blank, lambda: {"x": np.array(k)})["x"]) for k in (1.0, 2.0)]
+    [1.0, 1.0]
     """
+    found = None if path is None else _load(path, like)
+    if found is None:
+        found = dict(measure())
+        if path is not None:
+            _save(path, found)
+    return found
+
+
+def _load(path: Path, like: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """Arrays of a file; None where there is none, or it is damaged or has others."""
     try:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            found = {name: file[name] for name in expected}
+            found = {name: file[name] for name in like}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     fits = (
         found[name].shape == array.shape and found[name].dtype == array.dtype
-        for name, array in expected.items()
+        for name, array in like.items()
     )
     return found if all(fits) else None
 
 
-def save_result(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a file whole; warn, and go on without it, where that is impossible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
     except (OSError, OutputError) as error:
-        warnings.warn(f"a paced state was not kept for the next time: {error}", stacklevel=3)
+        warnings.warn(f"a measured result was not kept for the next time: {error}", stacklevel=4)

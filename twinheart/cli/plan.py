@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def plan(
     case_file: Annotated[
-        Path, typer.Argument(metavar="CASE.toml", help="Case file with a table [plan].")
+        Path, typer.Argument(metavar="CASE.toml", help="Case file with a table 'plan'.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results, instead of output.folder.")

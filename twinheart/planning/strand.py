@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel
-from twinheart.cell.paced_cache import cache_folder, content_hash, load_result, save_result
+from twinheart.cell.paced_cache import cache_folder, content_hash, kept
 from twinheart.cell.pacing import initial_values
 from twinheart.errors import ModelError
 from twinheart.mesh.generate import slab
@@ -207,16 +207,17 @@ def measured_border(
     if least[LATE] - least[EARLY] < _LEAST:
         return Border(tables[LATE], ELECTROTONIC_TIME)
     keys = []
+    settings = {
+        "edge": _EDGE, "lengths": (_LEAD, _LENGTH, _RADIUS, DEPTH, _END), "times": _TIMES,
+        "slowest": _SLOWEST, "waits": _WAITS, "steady": _STEADY, "intervals": (_INTERVALS, _FINER),
+        "bins": (_BIN, _SAME, _AFTER),
+    }  # fmt: skip
     for cell in cells.values():
         start = initial_values(cell, cell.stimulus.amplitude)
-        settings = {"edge": _EDGE, "slowest": _SLOWEST, "waits": _WAITS, "steady": _STEADY}
         keys.append(content_hash(cell, *start, cycle=float(cycle), **settings))
     path = cache_folder() / f"strand-{keys[0][:20]}-{keys[1][:20]}.npz"
     like = {"time": np.zeros(()), "rows": np.zeros((2, _ROWS)), "slow": np.zeros(2)}
-    known = load_result(path, like)
-    if known is None:
-        known = _measured(cells, tables, float(cycle))
-        save_result(path, known)
+    known = kept(path, like, lambda: _measured(cells, tables, float(cycle)))
     table = with_early(tables[LATE], known["rows"])
     return Border(with_slow(table, *known["slow"]), float(known["time"]))
 

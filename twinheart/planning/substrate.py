@@ -139,6 +139,7 @@ def build_substrate(
     border_speed: float | None = None,
     cycle: float = CYCLE,
     coupling: float | None = None,
+    duration_coupling: float | None = None,
     tables: dict[int, WaveTable] | None = None,
     apd90: Float[np.ndarray, "node"] | None = None,
     calibrated: bool = False,
@@ -165,8 +166,10 @@ def build_substrate(
     cycle : float
         Cycle length of the regular beats before the premature ones of restitution [ms].
     coupling : float, optional
-        Electrotonic time [ms], of durations too; by default those of healthy tissue and border
-        zone, measured where `tables` are, else `twinheart.tissue.coupled_waves.ELECTROTONIC_TIME`.
+        Electrotonic time [ms]; by default that of healthy tissue and border zone, measured where
+        `tables` are, else `twinheart.tissue.coupled_waves.ELECTROTONIC_TIME`.
+    duration_coupling : float, optional
+        The same of durations; by default measured too, else `coupling`.
 
     Other Parameters
     ----------------
@@ -228,7 +231,6 @@ def build_substrate(
         # the given regions, and so a fit, do not know this scar
         in_fit = {tag: in_fit[tag % SCAR_TAG] for tag in cells}
         notes += _assumed(condition, across)
-    durations: float | None = None
     if tables is None:
         pair = _healthy_and_border(heart, cells, tissues)
         tables = _measured(heart, cells, tissues, apd90, cycle, in_fit, pair)
@@ -236,9 +238,10 @@ def build_substrate(
         notes.append(f"restitution of {name} after regular beats of {cycle:g} ms, in one dimension")
         if coupling is None and pair is not None:
             coupling = measured_border(*pair, cycle).time
-            durations = electrotonic_time(*pair, cycle)
+            if duration_coupling is None:
+                duration_coupling = electrotonic_time(*pair, cycle)
     coupling = ELECTROTONIC_TIME if coupling is None else coupling
-    durations = coupling if durations is None else durations
+    durations = coupling if duration_coupling is None else duration_coupling
     problem = build_eikonal(heart, tissues)
     tables = _for_all(tables, problem)
     restitution = coupled_tables(problem, tables, coupling, durations=durations)

@@ -64,14 +64,10 @@ def _offer(kind, fired, ways, table, ready, fixed, bound, limits):
     if ready == -math.inf:
         return u
     # The later, the faster: where speed rises steeply only a bracket of the root closes in on it.
-    read = _read(table, u - ready, 1)
-    other, off = u, 0.0 if read == 1.0 else _at_speed(kind, fired, ways, read, fixed) - u
-    u += off
+    rest, other, off = u, u, 0.0
     for _ in range(_ROUNDS):
-        if abs(off) < _EXACT:
-            break
         speed = _read(table, u - ready, 1)
-        own = _at_speed(kind, fired, ways, speed, fixed) - u
+        own = (rest if speed == 1.0 else _at_speed(kind, fired, ways, speed, fixed)) - u
         if abs(own) < _EXACT:
             break
         step = -own * (u - other) / (own - off) if own * off < 0.0 else own

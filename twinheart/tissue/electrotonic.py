@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel, limit_cycle
-from twinheart.cell.paced_cache import cache_folder, content_hash, load_result, save_result
+from twinheart.cell.paced_cache import cache_folder, content_hash, kept
 from twinheart.cell.pacing import initial_values
 from twinheart.errors import ModelError
 from twinheart.mesh.generate import slab
@@ -77,11 +77,11 @@ def electrotonic_time(
         start = initial_values(cell, cell.stimulus.amplitude)
         keys.append(content_hash(cell, *start, cycle=float(cycle), half=_HALF, edge=_EDGE, dt=_DT))
     path = cache_folder() / f"electrotonic-{keys[0][:20]}-{keys[1][:20]}.npz"
-    known = load_result(path, {"time": np.zeros(())})
-    if known is None:
-        known = {"time": np.array(fitted_time(*_cable(first, second, float(cycle))))}
-        save_result(path, known)
-    return float(known["time"])
+
+    def measure() -> dict[str, np.ndarray]:
+        return {"time": np.array(fitted_time(*_cable(first, second, float(cycle))))}
+
+    return float(kept(path, {"time": np.zeros(())}, measure)["time"])
 
 
 def _cable(model, other, cycle: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

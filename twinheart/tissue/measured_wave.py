@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from twinheart.cell import AbstractCellModel, limit_cycle
-from twinheart.cell.paced_cache import cache_folder, content_hash, load_result, save_result
+from twinheart.cell.paced_cache import cache_folder, content_hash, kept
 from twinheart.cell.pacing import initial_values
 from twinheart.errors import ModelError
 from twinheart.tissue.cable import scalar_parameters
@@ -84,11 +84,8 @@ def measured_wave(model: AbstractCellModel, cycle: float = 600.0) -> MeasuredWav
     )  # fmt: skip
     path = cache_folder() / f"wave-{key[:32]}.npz"
     n = 2 * len(_SHARES)
-    known = load_result(path, {"rows": np.zeros((4, n)), "local": np.zeros((2, n, PLACES))})
-    if known is None:
-        rows, local = _premature_beats(cell, float(cycle), dt)
-        known = {"rows": rows, "local": local}
-        save_result(path, known)
+    like = {"rows": np.zeros((4, n)), "local": np.zeros((2, n, PLACES))}
+    known = kept(path, like, lambda: _premature_beats(cell, float(cycle), dt))
     interval, di, cv, apd = known["rows"]
     velocity = float(cv[0])
     if not np.isfinite(velocity):
@@ -126,7 +123,7 @@ def _earlier(
     )  # fmt: skip
 
 
-def _premature_beats(cell: AbstractCellModel, cycle: float, dt: float):
+def _premature_beats(cell: AbstractCellModel, cycle: float, dt: float) -> dict[str, np.ndarray]:
     """Interval, DI, CV and APD of premature beats, the longest interval first; DI and CV along."""
     paced = limit_cycle(cell, cycle, dt=dt).model
 
@@ -144,4 +141,4 @@ def _premature_beats(cell: AbstractCellModel, cycle: float, dt: float):
     more, more_local = beats(fine)
     rows, local = np.concatenate([rows, more], axis=1), np.concatenate([local, more_local], axis=1)
     order = np.argsort(-rows[0], kind="stable")
-    return rows[:, order], local[:, order]
+    return {"rows": rows[:, order], "local": local[:, order]}

@@ -91,34 +91,21 @@ class Sharded:
 
     def scatter(self, state: State) -> State:
         """A state of the whole problem, as from `initial_state`, over the devices."""
-        laid = self._laid(jax.tree.map(np.asarray, state))
+        laid = self._moved(jax.tree.map(np.asarray, state), 0, self.partition.to_parts)
         return jax.tree.map(lambda x: self._place(x, _CUT if np.ndim(x) else _WHOLE), laid)
 
     def gather(self, state: State) -> State:
         """A scattered state as of the whole problem, on the host."""
-        return self._whole(jax.tree.map(_fetched, state))
+        return self._moved(jax.tree.map(_fetched, state), 1, self.partition.to_nodes)
 
-    def _laid(self, state: State) -> State:
-        """A state of the whole problem at all places."""
+    def _moved(self, state: State, side: int, move: Callable[[Any], Any]) -> State:
+        """A state of the whole problem (side 0) or of all places (1) as one of the other."""
         cells = tuple(
-            tuple(x[nodes] for x in cell)
-            for cell, (nodes, _) in zip(state.cells, self._models, strict=True)
+            tuple(x[picked[side]] for x in cell)
+            for cell, picked in zip(state.cells, self._models, strict=True)
         )
-        cut = state._replace(cells=())
-        return jax.tree.map(lambda x: self.partition.to_parts(x) if x.ndim else x, cut)._replace(
-            cells=cells
-        )
-
-    def _whole(self, state: State) -> State:
-        """What lies at all places as a state of the whole problem."""
-        cells = tuple(
-            tuple(x[places] for x in cell)
-            for cell, (_, places) in zip(state.cells, self._models, strict=True)
-        )
-        cut = state._replace(cells=())
-        return jax.tree.map(lambda x: self.partition.to_nodes(x) if x.ndim else x, cut)._replace(
-            cells=cells
-        )
+        rest = state._replace(cells=())
+        return jax.tree.map(lambda x: move(x) if x.ndim else x, rest)._replace(cells=cells)
 
     def gather_field(self, values: Array) -> np.ndarray:
         """One variable of a scattered state at the nodes of the computation, on the host."""
@@ -189,14 +176,14 @@ class Sharded:
         See `twinheart.tissue.solve`; ``spread.solve(problem, blocks)`` in its place.
         """
         parts, held = _parts_of(problem, self.partition)
-        start = self._laid(initial_state(problem))
+        start = self._moved(initial_state(problem), 0, self.partition.to_parts)
         arrays, _ = eqx.partition(parts, eqx.is_array)
         spread = self._spread(
             lambda part, state: solve(part, blocks, unroll=unroll, groups=groups, start=state),
             start,
         )
         state, samples = spread(arrays, held, start)
-        return self._whole(state), self._joined(samples)
+        return self._moved(state, 1, self.partition.to_nodes), self._joined(samples)
 
     def _spread(
         self, run: Callable[[Monodomain, State], tuple[State, Samples]], state: State

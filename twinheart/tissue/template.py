@@ -29,7 +29,7 @@ from scipy.interpolate import CubicSpline
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel
-from twinheart.cell.paced_cache import cache_folder, content_hash, load_result, save_result
+from twinheart.cell.paced_cache import cache_folder, content_hash, kept
 from twinheart.errors import ModelError
 from twinheart.tissue.build import cells_of_nodes
 from twinheart.tissue.cable import (
@@ -164,11 +164,8 @@ def _tabulated(handle: ByValue, threshold: float) -> dict[str, np.ndarray]:
     )
     path = cache_folder() / f"template-{key[:32]}.npz"
     empty = {name: np.zeros(()) for name in ("apd90", "crest", "axial")}
-    found = load_result(path, {"vm": np.zeros(_SAMPLES), **empty})
-    if found is None:
-        found = _measured([model], threshold)[0]
-        save_result(path, found)
-    return found
+    like = {"vm": np.zeros(_SAMPLES), **empty}
+    return kept(path, like, lambda: _measured([model], threshold)[0])
 
 
 def _measured(models: list[AbstractCellModel], threshold: float) -> list[dict[str, np.ndarray]]:

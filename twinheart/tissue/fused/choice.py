@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twinheart import __version__
-from twinheart.cell.paced_cache import cache_folder, load_result, save_result
+from twinheart.cell.paced_cache import cache_folder, kept
 from twinheart.errors import InputError
 from twinheart.tissue.build import default_unroll
 from twinheart.tissue.fused.step import fused_step, step_text, why_not
@@ -122,16 +122,16 @@ def _verdict(problem: Monodomain) -> Verdict | str:
     """Of an earlier check like this one, else of a new one; or why it failed."""
     path = cache_folder() / "warp" / f"{_key(problem)}.npz"
     blank = {name: np.zeros(()) for name in Verdict._fields}
-    found = load_result(path, blank)
-    if found is not None:
-        return Verdict(**{name: float(x) for name, x in found.items()})
+
+    def measure() -> dict[str, np.ndarray]:
+        return {name: np.asarray(x) for name, x in compare(problem)._asdict().items()}
+
     try:
-        verdict = compare(problem)
+        found = kept(path, blank, measure)
     except Exception as error:  # whatever a foreign compiler may raise: jax's step needs none
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return f"time loop: the step of jax (the Warp kernel failed: {first})"
-    save_result(path, {name: np.asarray(x) for name, x in verdict._asdict().items()})
-    return verdict
+    return Verdict(**{name: float(x) for name, x in found.items()})
 
 
 def _key(problem: Monodomain) -> str:
