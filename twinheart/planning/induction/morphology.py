@@ -5,11 +5,11 @@ Two measures of a train of activations, from some time on.
 *Variability* of the cycle length: the distance between the quartiles of all intervals between
 activations of a node, over their median T.
 
-*Similarity* of the pattern: cycles begin where the reference, the first of the nodes that fire
-most often, fires. A node that fires first in one cycle after the time :math:`d`, and in the next
-after :math:`d'`, counts as :math:`\cos(2\pi (d' - d)/T)`, and as 0 if it fires in one of them only;
-the mean over all nodes that fire in either is the similarity of both cycles: 1 for the same pattern
-and about 0 for unrelated ones.
+*Similarity* of the pattern: cycles of the length T are counted back from the last activation, so
+that the last ones are compared whatever came before. A node that fires first in one cycle after the
+time :math:`d`, and in the next after :math:`d'`, counts as :math:`\cos(2\pi (d' - d)/T)`, and as 0 if
+it fires in one of them only; the mean over all nodes that fire in either is the similarity of both
+cycles: 1 for the same pattern and about 0 for unrelated ones.
 
 Re-entry is monomorphic if the variability is at most 0.1 and the median similarity of successive
 cycles at least 0.9; both limits are this project's own choice. What changes slowly, such as a core
@@ -88,9 +88,9 @@ def classify(
         return Morphology("unknown", np.nan, np.nan, np.nan, 0)
     low, cycle, high = np.percentile(intervals, [25, 50, 75])
     variability = float((high - low) / cycle)
-    reference = int(np.isfinite(lat).sum(axis=1).argmax())
-    starts = lat[reference][np.isfinite(lat[reference])]
-    patterns = [_pattern(lat, start, end) for start, end in pairwise(starts)]
+    last = float(np.nanmax(lat))
+    cycles = int((last - since) / cycle)
+    patterns = [_pattern(lat, last - k * cycle, cycle) for k in range(cycles, 0, -1)]
     alike = [_similarity(*pair, cycle) for pair in pairwise(patterns)]
     if not alike:
         return Morphology("unknown", float(cycle), variability, np.nan, len(patterns))
@@ -100,9 +100,9 @@ def classify(
     return Morphology(kind, float(cycle), variability, similarity, len(patterns))
 
 
-def _pattern(lat: np.ndarray, start: float, end: float) -> np.ndarray:
+def _pattern(lat: np.ndarray, start: float, cycle: float) -> np.ndarray:
     """When each node fires first in a cycle, from its start on; NaN where it does not."""
-    within = np.where((lat >= start) & (lat < end), lat - start, np.inf)
+    within = np.where((lat > start) & (lat <= start + cycle), lat - start, np.inf)
     first = within.min(axis=1)
     return np.where(np.isfinite(first), first, np.nan)
 

@@ -1,6 +1,7 @@
 """Distinct tachycardias among what was induced: those that run around the same circuit are one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from twinheart.planning.substrate import Substrate
 ALIKE_MM = 10.0  # two ways are one circuit if most of each lies so near to the other
 ALIKE_CYCLE = 0.1  # and their cycles differ by at most this share
 _MOST = 0.8
-_SETTLED = 0.25  # share of the observation after which re-entry is judged
+_CYCLES = 4  # in which it is judged, after the observation: by then the last stimulus is forgotten
 _WAITS = 0.5  # of the velocity of the slowest wave: a front may wait for tissue to recover
 
 
@@ -78,16 +79,17 @@ def distinct_tachycardias(
     for result in results:
         if not result.induced:
             continue
+        cycle = np.nan if result.cycle_length is None else result.cycle_length
+        longer = replace(protocol, observe=protocol.observe + _CYCLES * np.nan_to_num(cycle))
         train = activation_train(
-            substrate.problem, substrate.restitution, result, protocol, radius=radius
+            substrate.problem, substrate.restitution, result, longer, radius=radius
         )
-        settled = result.stimuli[-1] + _SETTLED * protocol.observe
         circuit = activation_circuit(
             substrate.heart.mesh, train, conducts=conducts, slowest=slowest
         )
         one = Tachycardia(
-            float(np.nan if result.cycle_length is None else result.cycle_length),
-            classify(train, settled),
+            float(cycle),
+            classify(train, result.stimuli[-1] + protocol.observe),
             circuit,
             (result.site.name,),
         )
