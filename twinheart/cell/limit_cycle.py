@@ -300,7 +300,12 @@ def limit_cycle(
     if cache:
         folder = cache_folder() if cache is True else Path(cache)
         path = folder / f"{model.name}-{content_hash(model, vm, state, **settings)}.npz"
-    found = kept(path, _template(vm, state), lambda: _Search(model, vm, state, **settings).result())
+    found = kept(
+        path,
+        _template(vm, state),
+        lambda: _Search(model, vm, state, **settings).result(),
+        f"the limit cycle of {model.name} at {float(bcl):g} ms",
+    )
     states = tuple(found[f"state{k}"] for k in range(len(state)))
     rest = {name: x for name, x in found.items() if not name.startswith("state") and name != "vm"}
     return LimitCycle(Paced(model, found["vm"], states), float(bcl), **rest)

@@ -1,6 +1,7 @@
 """Results of long pacing on disk, under the hash of everything they depend on."""
 
 import hashlib
+import logging
 import os
 import re
 import sys
@@ -19,6 +20,8 @@ from twinheart.cell.gates import step
 from twinheart.cell.model import AbstractCellModel
 from twinheart.errors import OutputError
 from twinheart.mesh.io.atomic import written_whole
+
+_LOG = logging.getLogger(__name__)
 
 # Rises when the format of the files or the meaning of a result changes.
 _FORMAT = 2
@@ -88,6 +91,7 @@ def kept(
     path: Path | None,
     like: Mapping[str, np.ndarray],
     measure: Callable[[], Mapping[str, np.ndarray]],
+    what: str,
 ) -> dict[str, np.ndarray]:
     """What was measured once: read from a file, else measured and written to it.
 
@@ -99,6 +103,8 @@ def kept(
         Arrays of the names, shapes and types that the file must have; else it is made anew.
     measure : callable
         Makes these arrays. What it raises is raised, and nothing is kept.
+    what : str
+        What is measured, for the log (level INFO): it may take minutes.
 
     Returns
     -------
@@ -116,11 +122,13 @@ def kept(
     >>> from twinheart.cell.paced_cache import kept
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "number.npz"
     >>> blank = {"x": np.zeros(())}
-    >>> [float(kept(path, blank, lambda: {"x": np.array(k)})["x"]) for k in (1.0, 2.0)]
+    >>> [float(kept(path, blank, lambda: {"x": np.array(k)}, "x")["x"]) for k in (1.0, 2.0)]
     [1.0, 1.0]
     """
     found = None if path is None else _load(path, like)
     if found is None:
+        if path is not None:
+            _LOG.info("measuring %s; the next time it is known", what)
         found = dict(measure())
         if path is not None:
             _save(path, found)

@@ -1,11 +1,13 @@
 """The `twinheart` command: its groups, and how errors reach the user."""
 
 import errno
+import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _measurements_said():
             warnings.simplefilter("default", UserWarning)  # said, never raised
             warnings.showwarning = _note
             status = typer.main.get_command(app).main(given, "twinheart", standalone_mode=False)
@@ -130,6 +132,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _note(message: Warning | str, *_: object) -> None:
     """Say a warning as one line on stderr, without the place in the code it comes from."""
     say(f"twinheart: note: {' '.join(str(message).split())}")
+
+
+@contextmanager
+def _measurements_said() -> Iterator[None]:
+    """Say what is measured of cells: without a word of it a command seems to hang for minutes."""
+    log = logging.getLogger("twinheart.cell.paced_cache")
+    handler, level = logging.Handler(), log.level
+    handler.emit = lambda record: _note(record.getMessage())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _report(error: BaseException) -> int:

@@ -81,7 +81,8 @@ def electrotonic_time(
     def measure() -> dict[str, np.ndarray]:
         return {"time": np.array(fitted_time(*_cable(first, second, float(cycle))))}
 
-    return float(kept(path, {"time": np.zeros(())}, measure)["time"])
+    what = f"how far durations of {first.name} and {second.name} reach into each other"
+    return float(kept(path, {"time": np.zeros(())}, measure, what)["time"])
 
 
 def _cable(model, other, cycle: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

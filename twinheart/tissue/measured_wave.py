@@ -85,7 +85,8 @@ def measured_wave(model: AbstractCellModel, cycle: float = 600.0) -> MeasuredWav
     path = cache_folder() / f"wave-{key[:32]}.npz"
     n = 2 * len(_SHARES)
     like = {"rows": np.zeros((4, n)), "local": np.zeros((2, n, PLACES))}
-    known = kept(path, like, lambda: _premature_beats(cell, float(cycle), dt))
+    what = f"restitution of {cell.name} on a cable (half a minute)"
+    known = kept(path, like, lambda: _premature_beats(cell, float(cycle), dt), what)
     interval, di, cv, apd = known["rows"]
     velocity = float(cv[0])
     if not np.isfinite(velocity):

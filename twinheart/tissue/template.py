@@ -165,7 +165,8 @@ def _tabulated(handle: ByValue, threshold: float) -> dict[str, np.ndarray]:
     path = cache_folder() / f"template-{key[:32]}.npz"
     empty = {name: np.zeros(()) for name in ("apd90", "crest", "axial")}
     like = {"vm": np.zeros(_SAMPLES), **empty}
-    return kept(path, like, lambda: _measured([model], threshold)[0])
+    what = f"the action potential of {model.name} on a cable"
+    return kept(path, like, lambda: _measured([model], threshold)[0], what)
 
 
 def _measured(models: list[AbstractCellModel], threshold: float) -> list[dict[str, np.ndarray]]:

@@ -6,10 +6,10 @@ Two measures of a train of activations, from some time on.
 activations of a node, over their median T.
 
 *Similarity* of the pattern: cycles of the length T are counted back from the last activation, so
-that the last ones are compared whatever came before. A node that fires first in one cycle after the
-time :math:`d`, and in the next after :math:`d'`, counts as :math:`\cos(2\pi (d' - d)/T)`, and as 0 if
-it fires in one of them only; the mean over all nodes that fire in either is the similarity of both
-cycles: 1 for the same pattern and about 0 for unrelated ones.
+that the last ones are compared whatever came before. A node that fires first in one cycle after
+the time :math:`d`, in the next after :math:`d'`, counts as :math:`\cos(2\pi (d' - d)/T)`, and as
+0 if it fires in one of them only; the mean over all nodes that fire in either is the similarity of
+both cycles: 1 for the same pattern and about 0 for unrelated ones.
 
 Re-entry is monomorphic if the variability is at most 0.1 and the median similarity of successive
 cycles at least 0.9; both limits are this project's own choice. What changes slowly, such as a core

@@ -127,7 +127,7 @@ def _verdict(problem: Monodomain) -> Verdict | str:
         return {name: np.asarray(x) for name, x in compare(problem)._asdict().items()}
 
     try:
-        found = kept(path, blank, measure)
+        found = kept(path, blank, measure, "the speed of the Warp kernel")
     except Exception as error:  # whatever a foreign compiler may raise: jax's step needs none
         first = (str(error).splitlines() or [type(error).__name__])[0]
         return f"time loop: the step of jax (the Warp kernel failed: {first})"
