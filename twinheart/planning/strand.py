@@ -343,15 +343,12 @@ def fitted_border(
     time, share, wait : float
         Of those that miss the depths by least, the first: the shortest time.
     """
-    least, best = np.inf, (np.nan, 1.0, 0.0)
-    for time, (share, wait) in product(times, [(1.0, 0.0), *slow]):
+
+    def misfit(chosen: tuple[float, float, float]) -> float:
+        time, share, wait = chosen
         own = {**tables, LATE: with_slow(tables[LATE], share, wait)}
-        off = 0.0
-        waves = strand.eikonal(early, own, velocities, float(time))
-        for lat, depth in zip(waves, depths, strict=True):
-            off += abs(strand.depth(lat) - depth)
-            if off >= least:
-                break  # most choices are out after a few waves
-        else:
-            least, best = off, (float(time), share, wait)
-    return best
+        found = [strand.depth(lat) for lat in strand.eikonal(early, own, velocities, time)]
+        return float(np.abs(np.array(found) - depths).mean())
+
+    choices = [(1.0, 0.0), *slow]
+    return min(((float(time), *one) for time in times for one in choices), key=misfit)
