@@ -120,7 +120,7 @@ def by_screening(made: ScarredSlab, measured: Measured, *, at_rest: bool) -> dic
     mesh, problem = made.heart.mesh, _problem(made, measured)
     if at_rest:
         own = node_tables(problem, measured.tables)
-        refractory = own.each(lambda table: table.refractory)[: mesh.n_nodes]
+        refractory = own.refractory[: mesh.n_nodes]
     else:
         refractory = _restitution(problem, measured)
     circuits = [

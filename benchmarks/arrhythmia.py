@@ -189,8 +189,8 @@ def speed(edge: float, workers: int, preset: str) -> dict[str, Any]:
     The preset is one of `twinheart.planning.PROTOCOLS`, with its S1 and its observation.
     """
     mesh = add_coordinates(biventricle(edge))
-    core = Area(at=(0.55, 0.75), radius=14.0, rim=3.0)
-    channel = Channel(((0.80, 0.75), (0.30, 0.75)), 4.0)
+    core = Area(at=(0.55, 0.33), radius=24.0, rim=4.0)
+    channel = Channel(((0.15, 0.33), (0.95, 0.33)), 6.0)
     scar = paint_scar(mesh, ScarPlan(cores=(core,), channels=(channel,)))
     painted = TetMesh(mesh.points, mesh.tets, mesh.point_fields, mesh.cell_fields | {"scar": scar})
     tissue = {0: Velocities(0.6, 0.3), 1: Velocities(0.3, 0.15), 2: NonConducting()}
@@ -227,14 +227,13 @@ def main() -> None:
     options = parser.parse_args()
     chosen = options.only or SECTIONS
     slabs = min(options.slabs, 2) if options.quick else options.slabs
-    result: dict[str, Any] = {
-        "version": version("twinheart"), "seed": options.seed, "quick": options.quick,
-        "machine": machine(), "threads": os.environ.get("OMP_NUM_THREADS"),
-    }  # fmt: skip
+    result: dict[str, Any] = {}
     if "cycles" in chosen:
         note("rings and figures of eight")
-        result["rings"] = rings(3 if options.quick else 20, options.seed)
-        result["figures_of_eight"] = figures_of_eight([1.0] if options.quick else [1.0, 0.5])
+        result["cycles"] = {
+            "rings": rings(3 if options.quick else 20, options.seed),
+            "figures_of_eight": figures_of_eight([1.0] if options.quick else [1.0, 0.5]),
+        }
     if "speed" in chosen:
         note("a biventricle with scar")
         how = (2.6, "cardiomat2025") if options.quick else (1.5, "varp-arevalo2016")
@@ -245,14 +244,19 @@ def main() -> None:
         hearts, edge = (min(options.hearts, 1), 2.6) if options.quick else (options.hearts, 2.0)
         file = options.plans or Path(f"arrhythmia_plans{'_quick' if options.quick else ''}.jsonl")
         result["ablation"] = ablation(slabs, hearts, edge, options.seed, options.workers, file)
-    name = "arrhythmia_quick.json" if options.quick else "arrhythmia.json"
-    write_json(device_folder() / name, result)
+    made = {
+        "version": version("twinheart"), "seed": options.seed, "machine": machine(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }  # fmt: skip
+    result = {section: {"made": made} | result[section] for section in chosen}
+    path = device_folder() / ("arrhythmia_quick.json" if options.quick else "arrhythmia.json")
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, earlier | result)  # sections that did not run keep what they were
     if options.json:
         print(json.dumps(plain(result)))
         return
-    for section in ("rings", "figures_of_eight", "speed", "agreement", "ablation"):
-        if section in result:
-            print(section, json.dumps(plain(result[section]), indent=1))
+    for section, found in result.items():
+        print(section, json.dumps(plain(found), indent=1))
 
 
 if __name__ == "__main__":

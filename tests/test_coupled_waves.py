@@ -10,6 +10,7 @@ from twinheart.errors import ModelError
 from twinheart.mesh import TetMesh
 from twinheart.mesh.generate import slab
 from twinheart.tissue import (
+    NodeTables,
     Sites,
     Velocities,
     WaveTable,
@@ -17,9 +18,10 @@ from twinheart.tissue import (
     coupled_tables,
     node_tables,
 )
-from twinheart.tissue.coupled_waves import ELECTROTONIC_TIME, mixture, region_shares
+from twinheart.tissue.coupled_waves import ELECTROTONIC_TIME, mixtures, region_shares
 from twinheart.tissue.eikonal_trains import Trains
 from twinheart.tissue.electrotonic import fitted_time, line_shares
+from twinheart.tissue.wave_table import stacked
 
 EARLY, LATE = (
     WaveTable([20.0, 120.0], [0.6, 1.0], [180.0, 200.0]),
@@ -64,12 +66,56 @@ def test_shares_do_not_depend_on_the_frame():
 
 
 def test_mixtures_lie_between_and_are_the_tables_at_the_ends():
-    assert mixture([EARLY, LATE], np.array([1.0, 0.0])) is EARLY
-    assert mixture([EARLY, LATE], np.array([0.0, 1.0])) is LATE
-    half = mixture([EARLY, LATE], np.array([0.5, 0.5]))
-    assert half.refractory == pytest.approx((EARLY.refractory + LATE.refractory) / 2)
-    assert np.interp(125.0, half.di, half.speed) == pytest.approx(1.0)
-    assert (np.diff(half.apd) >= 0).all()
+    shares = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    early, half, late = mixtures([EARLY, LATE], shares)
+    assert np.array_equal(early, stacked([EARLY])[0])
+    assert np.array_equal(late, stacked([LATE, EARLY])[0])
+    assert half[0, [0, 2]].sum() == pytest.approx((EARLY.refractory + LATE.refractory) / 2)
+    assert np.interp(125.0, half[:, 0], half[:, 1]) == pytest.approx(1.0)
+    assert (np.diff(half[:, 2]) >= 0).all()
+
+
+def test_mixtures_recover_with_waves_and_last_as_durations_say():
+    """Each made alone: the interval between activations is that of the waves' own mixture."""
+    rng = np.random.default_rng(3)
+    tables = [
+        WaveTable([20.0, 120.0], [0.6, 1.0], [180.0, 200.0]),
+        WaveTable([30.0, 130.0], [0.5, 1.0], [210.0, 240.0]),
+        WaveTable([10.0, 60.0, 110.0], [0.3, 0.7, 1.0], [150.0, 190.0, 230.0]),
+    ]
+    shares, durations = rng.dirichlet(np.ones(3), (2, 20)) * (rng.random((2, 20, 3)) < 0.7)
+    shares, durations = (x + (x.sum(axis=1, keepdims=True) == 0) for x in (shares, durations))
+    shares, durations = (x / x.sum(axis=1, keepdims=True) for x in (shares, durations))
+    least, resting = np.array([t.di[0] for t in tables]), np.array([t.apd[-1] for t in tables])
+    for waves, recovery, row in zip(
+        shares, durations, mixtures(tables, shares, durations=durations), strict=True
+    ):
+        surplus = row[:, 0] - row[0, 0]
+        slowness = [np.interp(t.di[0] + surplus, t.di, 1 / t.speed) for t in tables]
+        assert row[:, 1] == pytest.approx(1 / (waves @ slowness))
+        assert row[-1, 2] == pytest.approx(recovery @ resting)
+        assert row[0, 0] == pytest.approx(waves @ (least + resting) - recovery @ resting)
+
+
+def test_regions_that_differ_by_a_factor_are_as_those_that_do_not():
+    """One family of scaled tables, solved as one, against a table for each region."""
+    mesh = slab((60.0, 2.0, 2.0), 1.0)
+    at = mesh.points[mesh.tets].mean(axis=1)[:, 0]
+    heart = Heart(mesh, regions=np.digitize(at, [20.0, 40.0]).astype(np.int32))
+    problem = build_eikonal(heart, {tag: Velocities(0.6, 0.6) for tag in range(3)})
+    scaled = {
+        tag: WaveTable(EARLY.di, EARLY.speed, EARLY.apd * f)
+        for tag, f in enumerate((1.0, 1.1, 0.8))
+    }
+    shares = region_shares(problem, 6.0)
+    plain = NodeTables(mixtures([*scaled.values()], shares), np.arange(mesh.n_nodes))
+    found = coupled_tables(problem, scaled, 3.0, durations=6.0)
+    assert len(np.unique(found.durations.round(1))) > 10
+    assert found.durations == pytest.approx(plain.durations, abs=0.1)
+    # recovery goes over at its own time: that of waves
+    waves = coupled_tables(problem, scaled, 3.0)
+    rest = [x.intervals + x.durations for x in (found, waves)]
+    assert rest[0] == pytest.approx(rest[1], abs=0.1)
 
 
 def test_far_from_a_border_nothing_changes():

@@ -90,11 +90,13 @@ def test_a_premature_beat_blocks_where_tissue_recovers_late(eight):
         border_speed=1.0, tables={0: FLAT, 1000: late},
     )  # fmt: skip
     (site,) = place_sites(slow.problem, [[16.0, 2.0, 1.0]])
-    assert slow.refractory.max() == 200.0  # longer than the 160 ms of the circuit
+    # longer than the 160 ms of the circuit; what is outside still lends a little in the middle
+    needs = pytest.approx(200.0, abs=0.2)
+    assert slow.refractory.max() == needs
     screened = screen(slow, place_sites(slow.problem, [[2.0, 14.0, 1.0]]))
     assert screened.circuits == []
     (circuit,) = screened.unsustained
-    assert (circuit.cycle_length_ms, circuit.refractory_ms) == (pytest.approx(160, rel=1e-4), 200)
+    assert (circuit.cycle_length_ms, circuit.refractory_ms) == (pytest.approx(160, rel=1e-4), needs)
     beat = premature_beat(slow, site, coupling=160.0)
     along = (eight.mesh.points[:, [0, 2]] == [16.0, 1.0]).all(axis=1)
     y = eight.mesh.points[along, 1]

@@ -17,6 +17,7 @@ from twinheart.tissue import (
     eikonal_train,
     node_tables,
 )
+from twinheart.tissue.wave_table import stacked
 
 SLOWEST = 0.6
 CYCLE = 16 / SLOW + 32 / FAST  # at rest: 144 ms
@@ -73,14 +74,16 @@ def test_a_turning_wave_lasts_exactly_if_the_limit_is_longer_than_refractoriness
 def test_every_place_slows_by_its_own_table():
     """Half of the way does not slow down: 100 + 100 / 0.6 ms at most."""
     tables = [table(200.0), WaveTable([20.0], [1.0], [180.0])]
-    found = steady_cycle(np.array([100.0, 60.0, 40.0]), tables, [0, 1, 1])
+    found = steady_cycle(np.array([100.0, 60.0, 40.0]), stacked(tables), [0, 1, 1])
     own = tables[0]
     speed = np.interp(found.length, own.di + own.apd, own.speed)
     assert found.sustained
     assert found.length == pytest.approx(100.0 / speed + 100.0, abs=1e-5)
-    assert steady_cycle(np.array([100.0, 0.0]), tables, [0, 1]).refractory == 200.0  # both count
+    assert (
+        steady_cycle(np.array([100.0, 0.0]), stacked(tables), [0, 1]).refractory == 200.0
+    )  # both count
     late = [table(200.0), WaveTable([20.0], [1.0], [250.0])]
-    assert not steady_cycle(np.array([100.0, 100.0]), late, [0, 1]).sustained
+    assert not steady_cycle(np.array([100.0, 100.0]), stacked(late), [0, 1]).sustained
 
 
 def test_cycle_of_a_turning_wave_is_the_steady_one():
@@ -95,5 +98,5 @@ def test_cycle_of_a_turning_wave_is_the_steady_one():
         repolarised=way * perimeter / velocity / SLOWEST - 25.0,
     )  # fmt: skip
     late = train.lat[0][np.isfinite(train.lat[0])]
-    found = steady_cycle(np.array([perimeter / velocity]), [table(refractory)], [0])
+    found = steady_cycle(np.array([perimeter / velocity]), stacked([table(refractory)]), [0])
     assert np.diff(late)[-3:] == pytest.approx(found.length, rel=0.01)

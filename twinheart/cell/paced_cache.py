@@ -18,6 +18,7 @@ import numpy as np
 from twinheart import __version__
 from twinheart.cell.gates import step
 from twinheart.cell.model import AbstractCellModel
+from twinheart.cell.pacing import initial_values
 from twinheart.errors import OutputError
 from twinheart.mesh.io.atomic import written_whole
 
@@ -85,6 +86,37 @@ def content_hash(model: AbstractCellModel, vm, state, **settings) -> str:
         found.update(f"{array.dtype.str} {array.shape}\n".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
+
+
+def measured_path(kind: str, *cells: AbstractCellModel, **settings) -> Path:
+    """File of what is measured of cells that start from their own initial values.
+
+    Parameters
+    ----------
+    kind : str
+        What is measured, the beginning of the name.
+    *cells : AbstractCellModel
+        Of which; their order counts.
+    **settings
+        Numbers and arrays, how it is measured.
+
+    Returns
+    -------
+    Path
+        In `cache_folder`.
+
+    Examples
+    --------
+    >>> from twinheart.cell import get_model
+    >>> from twinheart.cell.paced_cache import measured_path
+    >>> measured_path("wave", get_model("mitchell-schaeffer"), cycle=600.0).suffix
+    '.npz'
+    """
+    keys = [
+        content_hash(cell, *initial_values(cell, cell.stimulus.amplitude), **settings)[:20]
+        for cell in cells
+    ]
+    return cache_folder() / f"{'-'.join([kind, *keys])}.npz"
 
 
 def kept(

@@ -18,8 +18,7 @@ from jaxtyping import Float
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel
-from twinheart.cell.paced_cache import cache_folder, content_hash, kept
-from twinheart.cell.pacing import initial_values
+from twinheart.cell.paced_cache import kept, measured_path
 from twinheart.errors import ModelError
 from twinheart.mesh.generate import slab
 from twinheart.planning.induction.monodomain_trains import Stimulator, prepare_pacing, train_of
@@ -206,16 +205,12 @@ def measured_border(
     least = {tag: float(table.di[0] + table.apd[-1]) for tag, table in tables.items()}
     if least[LATE] - least[EARLY] < _LEAST:
         return Border(tables[LATE], ELECTROTONIC_TIME)
-    keys = []
     settings = {
-        "edge": _EDGE, "lengths": (_LEAD, _LENGTH, _RADIUS, DEPTH, _END), "times": _TIMES,
-        "slowest": _SLOWEST, "waits": _WAITS, "steady": _STEADY, "intervals": (_INTERVALS, _FINER),
-        "bins": (_BIN, _SAME, _AFTER),
+        "cycle": float(cycle), "edge": _EDGE, "lengths": (_LEAD, _LENGTH, _RADIUS, DEPTH, _END),
+        "times": _TIMES, "slowest": _SLOWEST, "waits": _WAITS, "steady": _STEADY,
+        "intervals": (_INTERVALS, _FINER), "bins": (_BIN, _SAME, _AFTER),
     }  # fmt: skip
-    for cell in cells.values():
-        start = initial_values(cell, cell.stimulus.amplitude)
-        keys.append(content_hash(cell, *start, cycle=float(cycle), **settings))
-    path = cache_folder() / f"strand-{keys[0][:20]}-{keys[1][:20]}.npz"
+    path = measured_path("strand", *cells.values(), **settings)
     like = {"time": np.zeros(()), "rows": np.zeros((2, _ROWS)), "slow": np.zeros(2)}
     what = f"a strand of {cells[LATE].name} behind {cells[EARLY].name} (some minutes)"
     known = kept(path, like, lambda: _measured(cells, tables, float(cycle)), what)

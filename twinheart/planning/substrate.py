@@ -15,6 +15,7 @@ the ratio of its cell's durations to the healthy cell's: what was fitted is heal
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import equinox as eqx
@@ -42,6 +43,7 @@ from twinheart.tissue import (
     build_eikonal,
     coupled_tables,
 )
+from twinheart.tissue.cable import ByValue
 from twinheart.tissue.conductivity import Conduction, by_region
 from twinheart.tissue.coupled_waves import ELECTROTONIC_TIME
 from twinheart.tissue.electrotonic import electrotonic_time
@@ -107,15 +109,15 @@ class Substrate(eqx.Module):
     @property
     def refractory(self) -> Float[np.ndarray, "node"]:
         """Shortest cycle that a node of the mesh follows [ms]."""
-        return self._of_nodes(lambda table: table.refractory)
+        return self.restitution.refractory[: self.heart.mesh.n_nodes]
 
     def durations(self) -> Float[np.ndarray, "node"]:
         """Duration of every node at the cycle length of the regular beats [ms]."""
-        return self._of_nodes(lambda table: table.apd[-1])
+        return self.restitution.durations[: self.heart.mesh.n_nodes]
 
     def intervals(self) -> Float[np.ndarray, "node"]:
         """Shortest diastolic interval after which every node conducts [ms]."""
-        return self._of_nodes(lambda table: table.di[0])
+        return self.restitution.intervals[: self.heart.mesh.n_nodes]
 
     def changed(self, **fields: Any) -> "Substrate":
         """The substrate with other fields, and the restitution of nodes that follows from them."""
@@ -124,9 +126,6 @@ class Substrate(eqx.Module):
             other.problem, other.tables, other.coupling, durations=other.duration_coupling
         )
         return replace(other, restitution=found)
-
-    def _of_nodes(self, value) -> Float[np.ndarray, "node"]:
-        return self.restitution.each(value)[: self.heart.mesh.n_nodes]
 
 
 def build_substrate(
@@ -365,22 +364,24 @@ def _measured(
     border zone was added after it.
     """
     tables: dict[int, WaveTable] = {}
-    of_cell: dict[int, WaveTable] = {}  # many regions share a cell
 
-    def measured(cell) -> WaveTable:
-        if id(cell) not in of_cell:
-            of_cell[id(cell)] = measured_wave(cell, cycle).table
-        return of_cell[id(cell)]
+    @cache
+    def measured(cell: ByValue) -> WaveTable:  # many regions have the same
+        return measured_wave(cell.model, cycle).table
+
+    @cache
+    def at_border(healthy: ByValue, cell: ByValue) -> WaveTable:
+        return measured_border(healthy.model, cell.model, cycle).table
 
     for tag, cell in cells.items():
         if isinstance(tissues[tag], NonConducting):
             continue
-        table = measured(cell)
+        table = measured(ByValue(cell))
         if pair is not None and cell is not pair[0] and tag % FAST_TAG // SCAR_TAG == 1:
-            table = measured_border(pair[0], cell, cycle).table
+            table = at_border(ByValue(pair[0]), ByValue(cell))
         if apd90 is not None:
             fitted = float(np.mean(np.asarray(apd90)[heart.mesh.tets[heart.regions == tag]]))
-            factor = fitted / measured(in_fit[tag]).apd[-1]
+            factor = fitted / measured(ByValue(in_fit[tag])).apd[-1]
             table = WaveTable(table.di, table.speed, table.apd * factor)
         tables[tag] = table
     return tables

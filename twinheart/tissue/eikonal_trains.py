@@ -24,7 +24,6 @@ from jaxtyping import Float, Int
 from twinheart.errors import ModelError
 from twinheart.tissue.eikonal import Eikonal, Sites, metric, refuse_outside
 from twinheart.tissue.node_tables import WaveTables, node_tables
-from twinheart.tissue.wave_table import WaveTable
 from twinheart.types import Array
 
 _MOST_BEATS = 1000  # activations a node, on average, after which a run is stopped ...
@@ -177,7 +176,7 @@ class Trains:
         self.problem = problem
         self._slow = np.asarray(problem.velocity, dtype=float) ** -2.0
         given = node_tables(problem, tables)
-        self.tables, self.table_of = _padded(given.tables), given.of
+        self.tables, self.table_of = given.rows, given.of
         qt, qs, qe = (
             np.asarray(metric(tuple(np.asarray(g, float) for g in squares), row, self._slow))
             for squares, row in zip(problem.squares, map(np.asarray, problem.rows), strict=True)
@@ -287,13 +286,3 @@ def _pulses(problem: Eikonal, pulses: list[Sites], slow) -> tuple[np.ndarray, np
     node, time = np.concatenate(nodes), np.concatenate(times)
     order = np.argsort(time, kind="stable")
     return node[order], time[order]
-
-
-def _padded(tables: Sequence[WaveTable]) -> np.ndarray:
-    """Tables of one length: rows of interval, share of the velocity, duration."""
-    length = max(len(t.di) for t in tables)
-    rows = [
-        np.pad(np.stack([t.di, t.speed, t.apd], axis=1), ((0, length - len(t.di)), (0, 0)), "edge")
-        for t in tables
-    ]
-    return np.stack(rows)

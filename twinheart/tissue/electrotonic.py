@@ -18,8 +18,7 @@ from scipy.optimize import minimize_scalar
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel, limit_cycle
-from twinheart.cell.paced_cache import cache_folder, content_hash, kept
-from twinheart.cell.pacing import initial_values
+from twinheart.cell.paced_cache import kept, measured_path
 from twinheart.errors import ModelError
 from twinheart.mesh.generate import slab
 from twinheart.tissue.build import build_monodomain
@@ -72,11 +71,8 @@ def electrotonic_time(
     True
     """
     first, second = scalar_parameters(model), scalar_parameters(other)
-    keys = []
-    for cell in (first, second):
-        start = initial_values(cell, cell.stimulus.amplitude)
-        keys.append(content_hash(cell, *start, cycle=float(cycle), half=_HALF, edge=_EDGE, dt=_DT))
-    path = cache_folder() / f"electrotonic-{keys[0][:20]}-{keys[1][:20]}.npz"
+    settings = {"cycle": float(cycle), "half": _HALF, "edge": _EDGE, "dt": _DT}
+    path = measured_path("electrotonic", first, second, **settings)
 
     def measure() -> dict[str, np.ndarray]:
         return {"time": np.array(fitted_time(*_cable(first, second, float(cycle))))}

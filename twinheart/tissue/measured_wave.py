@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from twinheart.cell import AbstractCellModel, limit_cycle
-from twinheart.cell.paced_cache import cache_folder, content_hash, kept
-from twinheart.cell.pacing import initial_values
+from twinheart.cell.paced_cache import kept, measured_path
 from twinheart.errors import ModelError
 from twinheart.tissue.cable import scalar_parameters
 from twinheart.tissue.restitution import PLACES, CableRestitution, cv_restitution
@@ -77,12 +76,10 @@ def measured_wave(model: AbstractCellModel, cycle: float = 600.0) -> MeasuredWav
     """
     cell = scalar_parameters(model)
     dt = min(_DT, float(cell.dt))
-    vm, state = initial_values(cell, cell.stimulus.amplitude)
-    key = content_hash(
-        cell, vm, state, cycle=float(cycle), shares=_SHARES, dt=dt, edge=_EDGE,
+    path = measured_path(
+        "wave", cell, cycle=float(cycle), shares=_SHARES, dt=dt, edge=_EDGE,
         diffusivity=_DIFFUSIVITY, beats=_BEATS, places=PLACES,
     )  # fmt: skip
-    path = cache_folder() / f"wave-{key[:32]}.npz"
     n = 2 * len(_SHARES)
     like = {"rows": np.zeros((4, n)), "local": np.zeros((2, n, PLACES))}
     what = f"restitution of {cell.name} on a cable (half a minute)"

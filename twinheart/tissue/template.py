@@ -29,7 +29,7 @@ from scipy.interpolate import CubicSpline
 
 from twinheart.anatomy import Heart
 from twinheart.cell import AbstractCellModel
-from twinheart.cell.paced_cache import cache_folder, content_hash, kept
+from twinheart.cell.paced_cache import kept, measured_path
 from twinheart.errors import ModelError
 from twinheart.tissue.build import cells_of_nodes
 from twinheart.tissue.cable import (
@@ -159,10 +159,7 @@ def action_potential(model: AbstractCellModel, *, threshold: float = 0.0) -> Act
 @functools.lru_cache(maxsize=64)
 def _tabulated(handle: ByValue, threshold: float) -> dict[str, np.ndarray]:
     model = handle.model
-    key = content_hash(
-        model, model.initial_vm(), model.initial_state(), threshold=threshold, cable=_EDGE, dt=_DT
-    )
-    path = cache_folder() / f"template-{key[:32]}.npz"
+    path = measured_path("template", model, threshold=threshold, cable=_EDGE, dt=_DT)
     empty = {name: np.zeros(()) for name in ("apd90", "crest", "axial")}
     like = {"vm": np.zeros(_SAMPLES), **empty}
     what = f"the action potential of {model.name} on a cable"

@@ -1,5 +1,7 @@
 """What a wave does after a diastolic interval: velocity and duration, as a table."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -54,6 +56,39 @@ class WaveTable(eqx.Module):
     def refractory(self) -> float:
         """Shortest cycle [ms] after the shortest interval: its duration and interval."""
         return float(self.apd[0] + self.di[0])
+
+
+def stacked(
+    tables: Sequence[WaveTable],
+) -> Float[np.ndarray, "table interval 3"]:
+    """Tables of one length, as interval, share of the velocity and duration.
+
+    Parameters
+    ----------
+    tables : sequence of WaveTable
+        Of any lengths.
+
+    Returns
+    -------
+    (table, interval, 3) array
+        Where a table ends its last row is repeated, which interpolates to the same.
+
+    Examples
+    --------
+    >>> from twinheart.tissue.wave_table import WaveTable, stacked
+    >>> long = WaveTable([30.0, 90.0], [0.5, 1.0], [180.0, 240.0])
+    >>> stacked([WaveTable([20.0], [1.0], [200.0]), long])[0].tolist()
+    [[20.0, 1.0, 200.0], [20.0, 1.0, 200.0]]
+    """
+    return joined([np.stack([t.di, t.speed, t.apd], axis=1)[None] for t in tables])
+
+
+def joined(parts: Sequence[np.ndarray]) -> Float[np.ndarray, "table interval 3"]:
+    """Stacks of tables of several lengths, (table, interval, 3) each, as one."""
+    length = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [np.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0)), "edge") for x in parts]
+    )
 
 
 def wave_table(found: CableRestitution) -> WaveTable:

@@ -7,13 +7,14 @@ does not activate, because it is blocked there, has none.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from twinheart.errors import InputError
-from twinheart.planning.circuits.search import Circuit, possible_circuits
+from twinheart.planning.circuits.search import Circuit, possible_circuits, site_waves
 from twinheart.planning.circuits.vulnerability import (
     RADII,
     RepolarisationGradient,
@@ -24,7 +25,8 @@ from twinheart.planning.circuits.vulnerability import (
 )
 from twinheart.planning.pacing_sites import PacingSite
 from twinheart.planning.substrate import Substrate
-from twinheart.tissue import NonConducting, Sites, arrival, eikonal_train
+from twinheart.tissue import NonConducting, Sites, eikonal_train
+from twinheart.tissue.eikonal_fixed_point import cores
 
 RADIUS = 5.0  # mm, of the index; none of the radii from 2 to 8 mm is established
 _MARGIN = 20.0  # ms after a site has recovered, at which it is paced prematurely
@@ -142,28 +144,34 @@ def screen(
     total = len(sites) + 2
     say(0, total)
     circuits, unsustained = None, []
+    waves = site_waves(substrate.problem, sites)
     if substrate.has_scar:
         found = possible_circuits(
-            substrate.problem, substrate.heart.mesh, sites, substrate.restitution
+            substrate.problem, substrate.heart.mesh, sites, substrate.restitution, waves=waves
         )
         circuits = [circuit for circuit in found if circuit.sustained]
         unsustained = [circuit for circuit in found if not circuit.sustained]
     say(1, total)
     conducts = conducting_tets(substrate)
     mesh = substrate.heart.mesh
+
+    def of_site(site: PacingSite, wave) -> tuple[PrematureBeat, np.ndarray]:
+        beat = premature_beat(substrate, site, regular=wave)
+        if not np.isfinite(beat.activation).any():
+            return beat, np.full(mesh.n_nodes, np.nan)
+        return beat, vulnerability_index(
+            mesh, beat.activation, beat.repolarisation, radius, conducts=conducts
+        )
+
+    _ = substrate.problem.elements.incidences  # made once, not by each thread
     beats, lowest = [], []
     vulnerability = np.full(mesh.n_nodes, np.inf)
-    for k, site in enumerate(sites, start=1):
-        beat = premature_beat(substrate, site)
-        beats.append(beat)
-        index = np.full(mesh.n_nodes, np.nan)
-        if np.isfinite(beat.activation).any():
-            index = vulnerability_index(
-                mesh, beat.activation, beat.repolarisation, radius, conducts=conducts
-            )
-        lowest.append(np.nanmin(index) if np.isfinite(index).any() else np.nan)
-        vulnerability = np.fmin(vulnerability, index)
-        say(k + 1, total)
+    with ThreadPoolExecutor(min(cores(), len(sites))) as pool:  # compiled loops hold no lock
+        for k, (beat, index) in enumerate(pool.map(of_site, sites, waves), start=1):
+            beats.append(beat)
+            lowest.append(np.nanmin(index) if np.isfinite(index).any() else np.nan)
+            vulnerability = np.fmin(vulnerability, index)
+            say(k + 1, total)
     vulnerability = np.where(np.isfinite(vulnerability), vulnerability, np.nan)
     worst, sweep, gradient = -1, None, None
     if np.isfinite(lowest).any():
@@ -181,7 +189,11 @@ def screen(
 
 
 def premature_beat(
-    substrate: Substrate, site: PacingSite, *, coupling: float | None = None
+    substrate: Substrate,
+    site: PacingSite,
+    *,
+    coupling: float | None = None,
+    regular: Float[np.ndarray, "every_node"] | None = None,
 ) -> PrematureBeat:
     """A regular beat from a site, and one that follows as early as it is conducted well.
 
@@ -194,6 +206,8 @@ def premature_beat(
     coupling : float, optional
         Interval between them [ms]; by default the duration of the site's tissue, its shortest
         diastolic interval, and 20 ms.
+    regular : (node,) array, optional
+        Arrival of the regular beat [ms], where it is known.
 
     Returns
     -------
@@ -205,15 +219,15 @@ def premature_beat(
         node = _nearest(substrate, site)
         coupling = float(substrate.durations()[node] + substrate.intervals()[node]) + _MARGIN
     # the regular beat is that of the eikonal equation at rest: no train is needed for it
-    regular = np.asarray(arrival(substrate.problem, Sites([site.position])), dtype=float)
-    regular = np.where(np.isfinite(regular), regular, np.nan)[: mesh.n_nodes]
+    wave = site_waves(substrate.problem, [site])[0] if regular is None else regular
+    earlier = np.where(np.isfinite(wave), wave, np.nan)[: mesh.n_nodes]
     train = eikonal_train(
         substrate.problem, Sites([site.position], coupling), substrate.restitution,
-        t_end=coupling + _LONGEST, repolarised=regular + substrate.durations(),
+        t_end=coupling + _LONGEST, repolarised=earlier + substrate.durations(),
     )  # fmt: skip
     first = np.pad(train.lat[: mesh.n_nodes], ((0, 0), (0, 1)), constant_values=np.nan)[:, 0]
     duration = np.pad(train.apd[: mesh.n_nodes], ((0, 0), (0, 1)), constant_values=np.nan)[:, 0]
-    return PrematureBeat(coupling, first, first + duration, regular)
+    return PrematureBeat(coupling, first, first + duration, earlier)
 
 
 def conducting_tets(substrate: Substrate) -> Bool[np.ndarray, "tet"]:

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -42,7 +43,7 @@ from twinheart.planning.circuits.sections import Section, least_section
 from twinheart.planning.circuits.steady_cycle import steady_cycle
 from twinheart.planning.pacing_sites import PacingSite
 from twinheart.tissue import Eikonal, NodeTables, Sites, arrival, node_tables
-from twinheart.tissue.eikonal import metric
+from twinheart.tissue.eikonal import metric, refuse_outside
 from twinheart.tissue.eikonal_elements import TET_PAIRS, edge_gram
 
 _STOPPED = 1e-6  # m/s: what is cut hardly conducts; so the compiled solver serves all cuts
@@ -164,6 +165,7 @@ def possible_circuits(
     *,
     radius: float = 2.0,
     min_area: float = MIN_AREA,
+    waves: Float[np.ndarray, "site every_node"] | None = None,
 ) -> list[Circuit]:
     """Find the circuits that scar has, also those that refractoriness does not let last.
 
@@ -171,6 +173,8 @@ def possible_circuits(
     ----------
     problem, mesh, sites, refractory, radius, min_area
         See `screen_circuits`.
+    waves : (site, node) array, optional
+        What `site_waves` has found of these sites.
 
     Returns
     -------
@@ -190,13 +194,10 @@ def possible_circuits(
     tissue = _Tissue(problem, mesh, refractory)
     if not sites:
         raise InputError("no site to pace: give at least one.")
-    waves = [
-        np.asarray(arrival(problem, Sites([site.position], radius=radius)), dtype=float)
-        for site in sites
-    ]
+    waves = site_waves(problem, sites, radius) if waves is None else waves
     tried: list[tuple[_Cut, _Way | None]] = []
     for isthmus in find_isthmuses(
-        tissue.points, tissue.tets, tissue.zone, waves, min_area=min_area
+        tissue.points, tissue.tets, tissue.zone, list(waves), min_area=min_area
     ):
         cut = tissue.cut(isthmus)
         again = [k for k, (other, _) in enumerate(tried) if cut.is_like(other)]
@@ -210,6 +211,25 @@ def possible_circuits(
         for sustained in (True, False)
         for cut, way in _different([loop for loop in loops if loop[1].sustained is sustained])
     ]
+
+
+def site_waves(
+    problem: Eikonal, sites: Sequence[PacingSite], radius: float = 2.0
+) -> Float[np.ndarray, "site every_node"]:
+    """Arrival of a wave from each site at rest [ms], several solved at once.
+
+    Raises
+    ------
+    ModelError
+        If a site lies outside the mesh.
+    """
+    places = np.array([site.position for site in sites])
+    refuse_outside(problem, Sites(places, radius=radius))
+
+    def wave(place):
+        return arrival(problem, Sites(place[None], radius=radius))
+
+    return np.asarray(jax.vmap(wave)(jnp.asarray(places)), dtype=float)
 
 
 class _Cut(NamedTuple):
@@ -284,7 +304,7 @@ class _Tissue:
         self.beyond[self.tets[~self.zone]] = True
         self.restitution = refractory if isinstance(refractory, NodeTables) else None
         if isinstance(refractory, NodeTables):
-            refractory = node_tables(problem, refractory).each(lambda table: table.refractory)
+            refractory = node_tables(problem, refractory).refractory
             refractory = refractory[: mesh.n_nodes]
         period = np.asarray(refractory, dtype=float)
         if period.shape not in ((), (mesh.n_nodes,)) or not (period > 0).all():
@@ -362,8 +382,7 @@ class _Tissue:
         )  # the ends have what is left whole
         spent = half[:-1] + half[1:]
         spent[0], spent[-1] = spent[0] + half[0], spent[-1] + half[-1]
-        tables, of = self.restitution.tables, self.restitution.of[nodes]
-        steady = steady_cycle(spent, tables, of)
+        steady = steady_cycle(spent, self.restitution.rows, self.restitution.of[nodes])
         return _Way(nodes, steady.length, steady.refractory, outside, steady.sustained)
 
     def _back(self, times, side, node: int) -> np.ndarray:

@@ -17,8 +17,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from twinheart.tissue import WaveTable
-
 _TOLERANCE = 1e-6  # ms
 
 
@@ -41,7 +39,9 @@ class SteadyCycle(NamedTuple):
 
 
 def steady_cycle(
-    times: Float[np.ndarray, "place"], tables: Sequence[WaveTable], of: Sequence[int] | np.ndarray
+    times: Float[np.ndarray, "place"],
+    rows: Float[np.ndarray, "table interval 3"],
+    of: Sequence[int] | np.ndarray,
 ) -> SteadyCycle:
     """Steady cycle of a closed way.
 
@@ -49,8 +49,8 @@ def steady_cycle(
     ----------
     times : (place,) array
         Time that the way takes at each place at rest [ms].
-    tables : sequence of WaveTable
-        Restitution.
+    rows : (table, interval, 3) array
+        Restitution, see `twinheart.tissue.wave_table.stacked`.
     of : (place,) sequence of int
         Which of them each place has.
 
@@ -63,29 +63,29 @@ def steady_cycle(
     --------
     >>> import numpy as np
     >>> from twinheart.planning.circuits.steady_cycle import steady_cycle
-    >>> from twinheart.tissue import WaveTable
-    >>> table = WaveTable([20.0, 120.0], [0.5, 1.0], [180.0, 180.0])
-    >>> found = steady_cycle(np.array([100.0, 60.0]), [table], [0, 0])
+    >>> from twinheart.tissue.wave_table import WaveTable, stacked
+    >>> rows = stacked([WaveTable([20.0, 120.0], [0.5, 1.0], [180.0, 180.0])])
+    >>> found = steady_cycle(np.array([100.0, 60.0]), rows, [0, 0])
     >>> round(found.length, 1), found.sustained  # 160 / (0.5 + 0.5 (T - 200) / 100) = T
     (235.7, True)
-    >>> steady_cycle(np.array([40.0, 50.0]), [table], [0, 0]).sustained  # 180 ms at most
+    >>> steady_cycle(np.array([40.0, 50.0]), rows, [0, 0]).sustained  # 180 ms at most
     False
     """
     kinds, place = np.unique(of, return_inverse=True)
     spent = np.bincount(place, np.asarray(times, dtype=float))
-    used = [tables[k] for k in kinds]
-    follows = [np.maximum.accumulate(table.di + table.apd) for table in used]
+    di, speed, apd = np.moveaxis(rows[kinds], 2, 0)
+    follows = np.maximum.accumulate(di + apd, axis=1)
 
     def taken(cycle: float) -> float:
         """Time of a turn when the one before took `cycle`."""
-        speed = [np.interp(cycle, at, t.speed) for at, t in zip(follows, used, strict=True)]
-        return float((spent / speed).sum())
+        shares = [np.interp(cycle, at, own) for at, own in zip(follows, speed, strict=True)]
+        return float((spent / shares).sum())
 
-    refractory = max(table.refractory for table in used)
+    refractory = float(follows[:, 0].max())
     low, high = refractory, taken(refractory)
     if not high > low:
-        return SteadyCycle(float(high), float(refractory), False)
+        return SteadyCycle(float(high), refractory, False)
     while high - low > _TOLERANCE:
         middle = (low + high) / 2
         low, high = (middle, high) if taken(middle) > middle else (low, middle)
-    return SteadyCycle(float(high), float(refractory), True)
+    return SteadyCycle(float(high), refractory, True)

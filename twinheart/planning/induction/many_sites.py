@@ -128,10 +128,8 @@ def _mark(problem: Eikonal, tables, protocol: Protocol, radius: float) -> str:
     """A mark that differs between studies whose results differ."""
     found = hashlib.sha256(repr((replace(protocol, sources=()), float(radius))).encode())
     arrays = [problem.points, problem.velocity, problem.delays, problem.junction]
-    arrays += [*problem.cells, *problem.rows, tables.of]
+    arrays += [*problem.cells, *problem.rows, tables.rows, tables.of]
     arrays += [g for squares in problem.squares for g in squares]
-    for table in tables.tables:
-        arrays += [table.di, table.speed, table.apd]
     for array in arrays:
         value = np.ascontiguousarray(array)
         found.update(f"{value.shape}{value.dtype}".encode())
