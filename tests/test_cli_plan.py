@@ -10,6 +10,7 @@ from test_screening import CASE
 from twinheart.anatomy import Heart, mesh_of_heart
 from twinheart.anatomy.scar import with_scar
 from twinheart.cli import main
+from twinheart.cli.plan_report import write_plan_report
 from twinheart.mesh.generate import slab
 from twinheart.mesh.io import read_mesh, write_mesh
 from twinheart.planning.risk import measures as risk
@@ -90,6 +91,13 @@ def test_a_plan_goes_through_goes_on_and_does_again_what_changed(files, tmp_path
     assert "induction" not in done(none)
     assert none["inducible_sites"] is None
     assert [name for name, before in done(none).items() if not before] == ["risk", "report"]
+
+    # what building the mesh left is told, first where it matters
+    records = {file.stem: json.loads(file.read_text()).get("record") for file in out.glob("*.json")}
+    records["mesh"] |= {"warnings": ["the mesh has holes"], "remarks": ["51 holes through walls"]}
+    page = write_plan_report(out, records, {}).read_text()
+    assert "The mesh has holes" in page
+    assert "51 holes through walls" in page
 
 
 def test_an_interrupted_plan_goes_on(files, tmp_path, capsys, monkeypatch):

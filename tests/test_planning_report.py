@@ -94,6 +94,7 @@ def found(heart, circuit):
         rvi=np.linspace(-20.0, 120.0, heart.mesh.n_nodes),
         lesion=lesion,
         notes=("one", "one", "two"),
+        warnings=("the mesh has holes",),
     )  # fmt: skip
 
 
@@ -112,7 +113,8 @@ def words(page):
 def test_warnings_come_before_the_summary_and_the_summary_before_pictures(page):
     text = words(page)
     order = [
-        "This plan isolates the right ventricle", "Population values", "One circuit would sustain",
+        "The mesh has holes.", "This plan isolates the right ventricle", "Population values",
+        "One circuit would sustain",
         "smallest sufficient set of lesions", "Strategies compared", "Measures and how sure",
         "Methods", "Settings, versions, seed", "Limits",
     ]  # fmt: skip
@@ -260,7 +262,12 @@ def test_it_says_whether_stimulation_was_repeated_after_ablation(found):
     tested["strategies"] = [*tested["strategies"], strategy("plan", 3, 2.5, 0)]
     lines = " ".join(summary_lines(some._replace(ablation=tested), []))
     assert "that of 'plan': 3 lesions, 2.50 ml" in lines  # others burn less, but were not paced
-    assert "still induced from 0 sites" in lines
+    assert "with the plan, stimulation induces nothing." in lines
+    left = {**tested, "plan": {"induced_from": ["a", "b"]}}
+    lines = " ".join(summary_lines(some._replace(ablation=left), []))
+    assert "still induced from 2 sites" in lines
+    lines = " ".join(summary_lines(found._replace(ablation=tested), []))
+    assert "stimulation induces nothing, as before." in lines
     assert "still induced" not in " ".join(summary_lines(found, []))
 
 

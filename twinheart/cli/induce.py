@@ -168,6 +168,7 @@ def induction_record(
     from twinheart.planning.induction.tachycardias import tachycardia_rows
 
     inducible = [result.site.name for result in results if result.induced]
+    remarks = remarks_on(results, protocol)
     rows = tachycardia_rows(vts, substrate.heart.mesh)
     if ecgs is not None:
         rows = [row | {"ecg": ecg} for row, ecg in zip(rows, ecgs, strict=True)]
@@ -193,7 +194,8 @@ def induction_record(
                 {"text": said.text, "verified": said.verified} for said in protocol.sources
             ],
         },
-        "notes": [*substrate.notes, *remarks_on(results, protocol)],
+        "remarks": remarks,
+        "notes": [*substrate.notes, *remarks],
     }
 
 

@@ -110,7 +110,11 @@ def _summary(work: "PlanWork", records: dict[str, dict[str, Any]]) -> dict[str, 
             "folder": str(work.folder),
             "report": records["report"]["report"],
             "values": risk["values"],
-            "warnings": (records.get("ablation") or {}).get("warnings", []),
+            "warnings": [
+                text
+                for name in ("mesh", "ablation")
+                for text in (records.get(name) or {}).get("warnings") or []
+            ],
             "n_circuits": records["screen"]["n_circuits"],
             "inducible_sites": None if induction is None else induction["inducible_sites"],
             "best_strategy": None if best is None else {key: best[key] for key in keys},

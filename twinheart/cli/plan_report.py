@@ -64,7 +64,9 @@ def write_plan_report(
     scar = list(risk.get("scar") or [])
     if "conventions" in records.get("scar", {}):  # as it was found, from the image itself
         scar = list(records["scar"]["conventions"])
-    notes = [note for name in _NOTES for note in records.get(name, {}).get("notes") or []]
+    built = records.get("mesh", {})
+    notes = list(built.get("remarks") or [])
+    notes += [note for name in _NOTES for note in records.get(name, {}).get("notes") or []]
     found = PlanningFindings(
         screen=records["screen"],
         induction=records.get("induction"),
@@ -77,6 +79,7 @@ def write_plan_report(
         calibrated=bool(risk["calibrated"]),
         fit=fit,
         notes=[*notes, *(risk.get("scar_and_ecg_notes") or [])],
+        warnings=built.get("warnings") or [],
     )
     heart, _ = heart_from_mesh(mesh)
     more = {"title": title} if title else {}

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from twinheart.planning.substrate import Substrate
 
 NONE = "none"
+_HOLES = (
+    "the mesh has holes where the wall is thinner than its edge, and waves go round what is whole "
+    "in the patient: take a smaller plan.edge"
+)
 VT_ECG = "vt_ecg"  # folder of the ECGs of tachycardias
 _MOST_VTS = 100  # whose files are watched
 STAGES = ("mesh", "anatomy", "scar", "calibration", "screen", "induction", "ablation", "risk",
@@ -133,9 +137,10 @@ class PlanWork:
         if self.section.image:
             from twinheart.cli.mesh import build_mesh_file
 
-            return build_mesh_file(
+            record = build_mesh_file(
                 [self.section.image], out, edge=self.section.edge, labels=self.section.labels
             )
+            return record | {"warnings": [_HOLES] if record["lost_walls"] else []}
         from twinheart.anatomy import mesh_of_heart
         from twinheart.cli.build import build_heart
         from twinheart.mesh.io import write_mesh
@@ -154,11 +159,13 @@ class PlanWork:
         def make() -> dict[str, Any]:
             mesh, out = self.folder / "mesh.vtu", self.folder / "heart.vtu"
             try:
-                record, remarks = build_anatomy(mesh, out, angles, report=False)
+                record, _ = build_anatomy(mesh, out, angles, report=False)
             except MeshError as error:  # no ventricles: planned as it is, sites by their points
                 write_mesh(out, read_mesh(mesh)[0])
                 return {"notes": [f"no fibres, coordinates and segments are made: {error}"]}
-            return record | {"notes": remarks}
+            # of reading it nothing is told: the plan wrote this mesh itself
+            rule = "fibres by the Laplace rule" if record["fibres"] == "rule" else "fibres as given"
+            return record | {"notes": [rule]}
 
         return self.stages.run(
             "anatomy", make, settings={"angles": list(angles)}, after=("mesh",),

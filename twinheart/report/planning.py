@@ -29,6 +29,7 @@ from twinheart.report.planning_words import (
     number,
     strategy_row,
     summary_lines,
+    unit_as_read,
     warning_lines,
 )
 from twinheart.report.scene import Scene
@@ -60,6 +61,8 @@ class PlanningFindings(NamedTuple):
         Correlation of every lead after that fit, by part: ``qrs``, ``t_wave``.
     notes : sequence of str
         What was assumed; no name of a patient.
+    warnings : sequence of str
+        What must be read first, of the steps before.
     """
 
     screen: Record | None = None
@@ -73,6 +76,7 @@ class PlanningFindings(NamedTuple):
     calibrated: bool = False
     fit: Fit | None = None
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 class _Section(NamedTuple):
@@ -250,7 +254,10 @@ def _induction(folder: Path, scene: Scene, found: PlanningFindings) -> Iterator[
         head=("VT", "Cycle (ms)", "Form", "Exit", "Induced from"),
         rows=[_vt_row(k, row) for k, row in enumerate(vts, start=1)],
         words=("Form", "Exit", "Induced from"),
-        texts=() if vts else ("No tachycardia was induced.",),
+        texts=[
+            *(["No tachycardia was induced."] if not vts else []),
+            *(f"{remark}." for remark in found.induction.get("remarks") or []),
+        ],
     )
 
 
@@ -376,7 +383,8 @@ def _risk(folder: Path, risk: Record | None) -> Iterator[_Section]:
 def _measure_row(row: Record) -> list[str]:
     digits = 0 if row["unit"] in ("", "ms") else 2
     keys = ("value", "low", "median", "high", "width")
-    return [str(row["label"]), *(number(row.get(key), digits) for key in keys), str(row["unit"])]
+    return [str(row["label"]), *(number(row.get(key), digits) for key in keys),
+            unit_as_read(row["unit"])]  # fmt: skip
 
 
 def _markers(ecg: Record) -> Iterator[_Section]:

@@ -12,6 +12,7 @@ from twinheart.fem import fullest_kind
 from twinheart.imaging.enhancement import BORDER, CORE
 from twinheart.mesh import TetMesh
 from twinheart.report.maps import DISCLAIMER, view_label, write_classes
+from twinheart.report.planning_words import unit_as_read
 from twinheart.report.scar import BORDER_ZONE, DENSE, MUSCLE
 from twinheart.report.scene import CUT, VIEWS, Scene
 from twinheart.report.style import INK, MUTED, figure, save
@@ -210,6 +211,8 @@ def write_intervals(path: str | Path, rows: Sequence[Mapping[str, Any]], level: 
     OutputError
         If the file cannot be written.
     """
+    from matplotlib.ticker import MaxNLocator
+
     shown = [row for row in rows if _known(row["values"]).size > 1]
     height = 16.0 + 15.0 * max(len(shown), 1)
     fig = figure(200.0, height)
@@ -224,7 +227,9 @@ def write_intervals(path: str | Path, rows: Sequence[Mapping[str, Any]], level: 
         axes.tick_params(labelsize=7.5, color=MUTED, labelcolor=MUTED, length=2.5)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.margins(x=0.06)
-        unit = f" ({row['unit']})" if row["unit"] else ""
+        if not row["unit"]:  # a count
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        unit = f" ({unit_as_read(row['unit'])})" if row["unit"] else ""
         label = fill(f"{row['label']}{unit}", _LABEL)
         axes.text(-0.03, 0.5, label, transform=axes.transAxes, size=9,
                   ha="right", va="center", color=INK)  # fmt: skip

@@ -27,8 +27,8 @@ METHODS = (
     "arrive and last as long as restitution says, seen by the electrodes. Its shape is surer than "
     "its amplitude.",
     "Strategies are lesions as tissue that does not conduct; after each the heart is screened "
-    "again from all sites, so that new circuits count. Stimulation after ablation is a test of its "
-    "own: 'twinheart induce' on the file of lesions.",
+    "again from all sites, so that new circuits count. Where there is a protocol, the plan is "
+    "paced by it too, and closes what is still induced.",
     "Intervals hold the stated share of an ensemble: velocities, durations and the border zone are "
     "drawn from the posterior of the calibration, or where there is none from population values, "
     "and everything is computed anew for each member.",
@@ -62,6 +62,18 @@ def number(value: Any, digits: int = 0) -> str:
     if value is None or not np.isfinite(float(value)):
         return "-"
     return f"{float(value):.{digits}f}"
+
+
+def unit_as_read(unit: str) -> str:
+    """A unit of a record, with its power raised.
+
+    Examples
+    --------
+    >>> from twinheart.report.planning_words import unit_as_read
+    >>> unit_as_read("mm2")
+    'mm\u00b2'
+    """
+    return unit.replace("mm2", "mm\u00b2")
 
 
 def best_strategy(ablation: Record | None) -> Record | None:
@@ -117,6 +129,7 @@ def warning_lines(found: "PlanningFindings") -> list[str]:
     """What must be read first."""
     records = (found.ablation, found.induction, found.screen, found.risk)
     lines = _poor_fit(found.fit or {})
+    lines += [_sentence(x) for x in found.warnings]
     lines += [_sentence(x) for record in records for x in (record or {}).get("warnings") or []]
     if _left(found.ablation) and best_strategy(found.ablation) is None:
         lines.append("No strategy that was tried leaves the heart without a circuit.")
@@ -216,14 +229,15 @@ def fit_figures(fit: Fit) -> dict[str, tuple[float, float, str]]:
 
 
 def _retested(found: "PlanningFindings") -> str:
-    """What is known of induction after ablation, where something was induced before it."""
-    if not (found.induction or {}).get("inducible_sites"):
-        return ""
-    if (found.ablation or {}).get("induction") is None:
-        return "; whether a tachycardia can still be induced was not tested"
-    left = (found.ablation or {}).get("plan") or {}
-    count = len(left.get("induced_from") or [])
-    return f"; with the plan, re-entry is still induced from {count} sites"
+    """What is known of induction after ablation."""
+    before = bool((found.induction or {}).get("inducible_sites"))
+    ablation = found.ablation or {}
+    if ablation.get("induction") is None or not ablation.get("plan"):
+        return "; whether a tachycardia can still be induced was not tested" if before else ""
+    count = len(ablation["plan"].get("induced_from") or [])
+    if count:
+        return f"; with the plan, re-entry is still induced from {count} sites"
+    return f"; with the plan, stimulation induces nothing{'' if before else ', as before'}"
 
 
 def _of_screen(circuits: Sequence[Record]) -> str:
