@@ -79,9 +79,8 @@ def test_every_place_slows_by_its_own_table():
     speed = np.interp(found.length, own.di + own.apd, own.speed)
     assert found.sustained
     assert found.length == pytest.approx(100.0 / speed + 100.0, abs=1e-5)
-    assert (
-        steady_cycle(np.array([100.0, 0.0]), stacked(tables), [0, 1]).refractory == 200.0
-    )  # both count
+    still = steady_cycle(np.array([100.0, 0.0]), stacked(tables), [0, 1])
+    assert still.refractory == 200.0  # both count
     late = [table(200.0), WaveTable([20.0], [1.0], [250.0])]
     assert not steady_cycle(np.array([100.0, 100.0]), stacked(late), [0, 1]).sustained
 

@@ -12,8 +12,8 @@ from twinheart.tissue.wave_table import WaveTable, stacked
 class NodeTables(eqx.Module):
     """Tables, and which of them each node has.
 
-    There may be tens of thousands: they are rows of one array, which costs a fiftieth of the time
-    that as many `WaveTable` do.
+    There may be a hundred thousand. They are rows of one array: equinox would visit as many
+    `WaveTable` each time that a method of a module which holds them is looked up.
 
     Attributes
     ----------
